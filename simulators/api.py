@@ -63,25 +63,36 @@ class Api:
         self, method: str, path: str, token: str, body: Mapping[str, Any] | None = None
     ) -> Answer:
         """Call driver_api."""
-        return await self._call(method, self._driver_api_url + path, token, body)
+        return await self._call(method, self._driver_api_url + path, token, json=body)
+
+    async def photo(self, path: str, token: str, png: bytes) -> Answer:
+        """Post a photo to driver_api."""
+        content_type = {"Content-Type": "image/png"}
+        url = self._driver_api_url + path
+        return await self._call("POST", url, token, content_type, content=png)
 
     async def tracking(
         self, method: str, path: str, token: str, body: Mapping[str, Any] | None = None
     ) -> Answer:
         """Call tracking_api."""
-        return await self._call(method, self._tracking_api_url + path, token, body)
+        return await self._call(method, self._tracking_api_url + path, token, json=body)
 
     async def _call(
-        self, method: str, url: str, token: str, body: Mapping[str, Any] | None
+        self,
+        method: str,
+        url: str,
+        token: str,
+        content_type: Mapping[str, str] | None = None,
+        **body: Any,
     ) -> Answer:
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", **(content_type or {})}
         if method == "POST":
             headers["Idempotency-Key"] = str(uuid.uuid4())
         wait_s = RETRY_MIN_S
         while True:
             try:
                 async with self._slots:
-                    response = await self._client.request(method, url, headers=headers, json=body)
+                    response = await self._client.request(method, url, headers=headers, **body)
             except httpx.TransportError as exc:
                 failure = type(exc).__name__
             else:

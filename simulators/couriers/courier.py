@@ -15,6 +15,7 @@ from simulators.couriers.demand import Demand, Restaurant
 from simulators.couriers.details import failure, wrong_pin
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
+from simulators.couriers.photo import photo_of_door
 from simulators.couriers.receiver import Receiver
 from simulators.couriers.streets import Point, StreetPoint, Streets
 from simulators.couriers.traffic import Traffic, draw_rider_factor
@@ -23,7 +24,7 @@ IDLE_S = (90.0, 600.0)  # between two moves of a courier without an order
 DECLINE_SHARE = 0.04
 DECLINE_AFTER_S = 8.0
 FAIL_SHARE = 0.03
-RETURN_SHARE = 0.5  # of the failed orders
+PHOTO_SHARE = 0.3  # of the deliveries without a PIN: left at the door
 WRONG_PIN_SHARE = 0.1
 WRONG_PIN_S = 15.0  # until the customer finds the right one
 UNKNOWN_MEMBER = 422
@@ -159,10 +160,16 @@ class Courier:
         return Ending.DELIVERED if await self._deliver(job) else Ending.TAKEN_AWAY
 
     async def _deliver(self, job: Job) -> bool:
-        """Hand the order over, with the customer's PIN, which some get wrong at first."""
+        """Hand the order over, with the customer's PIN, which some get wrong at first.
+
+        Some orders without a PIN are left at the door, and photographed.
+        """
         path = f"orders/{job.order_id}/delivered"
         if job.pin is None:
-            return (await self._post(path)).ok
+            is_delivered = (await self._post(path)).ok
+            if is_delivered and self._rng.random() < PHOTO_SHARE:
+                await self._send_photo(job)
+            return is_delivered
         if self._rng.random() < WRONG_PIN_SHARE:
             if (await self._post(path, {"pin": wrong_pin(job.pin)})).ok:
                 return True  # the order needs none
@@ -170,17 +177,16 @@ class Courier:
         return (await self._post(path, {"pin": job.pin})).ok
 
     async def _fail(self, job: Job) -> Ending:
-        """Fail the order, and take it back to the restaurant if it must not be left."""
-        path, why = f"orders/{job.order_id}", failure(self._rng)
-        returns = self._rng.random() < RETURN_SHARE
-        failed = await self._post(
-            f"{path}/failed", {**why, "next_step": "return"} if returns else why
-        )
-        if failed.status == UNKNOWN_MEMBER and returns:  # of a release before next steps
-            returns, failed = False, await self._post(f"{path}/failed", why)
+        """Fail the order, and take it back to the restaurant if that is the next step."""
+        path, why = f"orders/{job.order_id}", dict(failure(self._rng))
+        failed = await self._post(f"{path}/failed", why)
+        if failed.status == UNKNOWN_MEMBER and "next_step" in why:  # of an earlier release
+            del why["next_step"]
+            failed = await self._post(f"{path}/failed", why)
         if not failed.ok:
             return Ending.TAKEN_AWAY
-        if returns:
+        job.is_retried = why.get("next_step") == "retry"
+        if why.get("next_step") == "return":
             self._ride_to_restaurant(job.restaurant)
             await self._world.clock.sleep_until(self._course.end_s)
             await self._post(f"{path}/returned")
@@ -231,6 +237,10 @@ class Courier:
         }[stage]
         course.shift(-gone_s)
         return course
+
+    async def _send_photo(self, job: Job) -> None:
+        path = f"/drivers/{self.driver_id}/orders/{job.order_id}/photo"
+        await self._world.api.photo(path, self._token, photo_of_door(self._rng))
 
     async def _post(self, command: str, body: Mapping[str, Any] | None = None) -> Answer:
         path = f"/drivers/{self.driver_id}/{command}"

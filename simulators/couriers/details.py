@@ -20,6 +20,13 @@ FAILURES = {  # weights
     "damaged": 1,
     "accident": 1,
 }
+NEXT_STEPS = {  # after each failure; weights of another attempt, the way back, and nothing more
+    "customer_absent": (5, 3, 2),
+    "wrong_address": (6, 3, 1),
+    "refused": (0, 8, 2),
+    "damaged": (5, 0, 5),
+    "accident": (6, 0, 4),
+}
 CANCELLATIONS = ("ordered twice", "ordered by mistake", "takes too long")
 PIN_SHARE = 0.25  # of the customers want one
 PROMISE_AFTER_READY_S = 900.0  # a courier's mean way to the door, and some reserve
@@ -60,8 +67,10 @@ def wrong_pin(pin: str) -> str:
 
 
 def failure(rng: random.Random) -> Mapping[str, str]:
-    """Draw why an order cannot be delivered."""
-    return {"reason": rng.choices(list(FAILURES), list(FAILURES.values()))[0]}
+    """Draw why an order cannot be delivered, and what follows: perhaps a `next_step`."""
+    reason = rng.choices(list(FAILURES), list(FAILURES.values()))[0]
+    [step] = rng.choices(("retry", "return", None), NEXT_STEPS[reason])
+    return {"reason": reason} if step is None else {"reason": reason, "next_step": step}
 
 
 def cancellation(rng: random.Random) -> Mapping[str, str]:

@@ -43,6 +43,7 @@ class Job:
     ready_s: float
     order_id: str = ""
     customer_token: str = ""
+    is_retried: bool = False  # failed; the platform has made another order of it
     ending: asyncio.Future[Ending] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

@@ -175,6 +175,17 @@ class Dispatch:
 
     async def _watch(self, job: Job) -> None:
         self.endings[await job.ending] += 1
+        if job.is_retried:
+            await self._start_retry(job)
+
+    async def _start_retry(self, failed: Job) -> None:
+        """Run the order that tries a failed one again: the kitchen cooks anew."""
+        answer = await self._world.api.tracking(
+            "GET", f"/orders/{failed.order_id}", self._staff_token
+        )
+        if answer.ok and (order_id := answer.body["retry_order_id"]) is not None:
+            ready_s = self._world.clock.now_s() + self._world.demand.preparation_s()
+            self.start(Job(failed.restaurant, failed.door, ready_s, order_id))
 
     async def _cancel(self, job: Job) -> None:
         """Cancel as the customer, after a while. The API refuses if it is too late."""

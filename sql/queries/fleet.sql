@@ -30,8 +30,9 @@ WHERE d.driver_id = %(driver_id)s
 
 -- read_nearest_drivers --
 SELECT clock_timestamp(), n.driver_id, n.distance_m,
-    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
-FROM nearest_drivers_v1(%(lon_deg)s, %(lat_deg)s, %(limit)s) n
+    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg,
+    n.open_orders
+FROM nearest_drivers_v2(%(lon_deg)s, %(lat_deg)s, %(limit)s, %(with_orders)s) n
 -- OFFSET 0 forces look-ups by key: the planner expects 1,000 rows of the function
 CROSS JOIN LATERAL (
     SELECT * FROM driver_state t WHERE t.driver_id = n.driver_id OFFSET 0

@@ -345,12 +345,16 @@ BEGIN
 END
 $$;
 
--- Returns available drivers with a recent position, nearest first. Searches a block of cells around
--- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one
--- can be outside the block. The first block is the place's cell, because a cell may hold thousands.
-CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
+-- Returns available drivers with a recent position, nearest first; `with_orders` also those on duty
+-- who have orders and room for another. Searches a block of cells around the place, and enlarges it
+-- until it holds enough drivers. A driver counts only if no nearer one can be outside the block.
+-- The first block is the place's cell, because a cell may hold thousands.
+CREATE FUNCTION nearest_drivers_v2(
+    from_lon_deg float8, from_lat_deg float8, at_most int, with_orders bool
+)
 RETURNS TABLE (
-    driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
+    driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8,
+    open_orders int
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -428,7 +432,9 @@ BEGIN
             ) c
             CROSS JOIN LATERAL (
                 SELECT s.driver_id, s.lon_deg, s.lat_deg FROM driver_state s
-                WHERE s.driver_id = c.driver_id AND s.state = 'available'
+                WHERE s.driver_id = c.driver_id
+                    AND (s.state = 'available'
+                        OR with_orders AND s.order_id IS NOT NULL AND s.duty = 'on_duty')
                     AND s.lat_deg BETWEEN from_lat_deg - safe_m / 111195
                         AND from_lat_deg + safe_m / 111195  -- excludes many cheaply
                     AND s.fix_at > recent_at
@@ -438,14 +444,33 @@ BEGIN
                 SELECT ground_distance_m(d.lon_deg, d.lat_deg, from_lon_deg, from_lat_deg)
             ) AS m (distance_m)
             WHERE m.distance_m <= least(safe_m, l.nearest_max_m)
+                AND (NOT with_orders
+                    OR cardinality(driver_stops__of(d.driver_id)) < l.max_open_orders)
             ORDER BY m.distance_m, d.driver_id
             LIMIT at_most
         );
         EXIT WHEN cardinality(nearest) >= at_most OR safe_m >= l.nearest_max_m;
     END LOOP;
     RETURN QUERY
-        SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg
+        SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg,
+            CASE WHEN d.order_id IS NULL THEN 0
+                ELSE cardinality(driver_stops__of(d.driver_id)) END
         FROM unnest(nearest) f JOIN driver_state d ON d.driver_id = f.driver_id
         ORDER BY f.distance_m, d.driver_id;
+END
+$$;
+
+-- Returns available drivers with a recent position, nearest first.
+CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
+RETURNS TABLE (
+    driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT n.driver_id, n.distance_m, n.fix_at, n.lon_deg, n.lat_deg
+        FROM nearest_drivers_v2(from_lon_deg, from_lat_deg, at_most, false) n;
 END
 $$;

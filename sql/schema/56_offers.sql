@@ -1,7 +1,8 @@
 -- Offering orders to drivers, who accept or decline. Each function holds the advisory lock for
 -- commands on the order. Accepting is the command `assign` of the driver, with its locks.
 
--- The nearest available driver who was not offered the order and never had it, or null.
+-- The driver to offer an order to, or null: the nearest available one, or of those with room for
+-- another order the one with the least detour. No one who was offered it, or has had it.
 CREATE FUNCTION order_offer__next_driver(o orders)
 RETURNS text LANGUAGE plpgsql
 AS $$
@@ -21,6 +22,14 @@ BEGIN
             ORDER BY n.distance_m, n.driver_id LIMIT 1;
         EXIT WHEN FOUND;
     END LOOP;
+    IF found_id IS NULL THEN
+        SELECT c.driver_id INTO found_id FROM driver_stops__candidates(o) c
+            WHERE NOT EXISTS (SELECT FROM order_offer f
+                    WHERE f.order_id = o.order_id AND f.driver_id = c.driver_id)
+                AND NOT EXISTS (SELECT FROM assignment a
+                    WHERE a.order_id = o.order_id AND a.driver_id = c.driver_id)
+            ORDER BY c.detour_m, c.driver_id LIMIT 1;
+    END IF;
     RETURN found_id;
 END
 $$;
@@ -110,8 +119,8 @@ BEGIN
 END
 $$;
 
--- Offers a confirmed order: to the named driver, with room for it, or to the nearest available one
--- who was not offered it yet. Raises DS031 if it has an open offer.
+-- Offers a confirmed order: to the named driver, with room for it, or to the next one. Raises DS031
+-- if it has an open offer.
 CREATE FUNCTION offer_order_as_staff_v1(
     of_order_id uuid, to_driver_id text, by_name text, with_idempotency_key text
 )
@@ -156,7 +165,7 @@ BEGIN
     IF to_driver_id IS NULL THEN
         to_driver_id := order_offer__next_driver(o);
         IF to_driver_id IS NULL THEN
-            RAISE EXCEPTION 'no driver on duty is free, near, and was not offered this order yet'
+            RAISE EXCEPTION 'no driver on duty has room, is near and was not offered this yet'
                 USING ERRCODE = 'DS007';
         END IF;
     ELSE

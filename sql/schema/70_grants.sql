@@ -49,9 +49,9 @@ GRANT EXECUTE ON FUNCTION
     change_staff_v1, list_staff_v1, list_devices_v1, open_staff_session_v1, close_staff_session_v1,
     driver_sampling__set_v1, driver_sampling__unpin_v1,
     simulation_target__set_v1, watch_orders_v1,
-    nearest_drivers_v1, is_in_box, fleet_tile_v1, fleet_history_v1, fix_history__between_v1,
-    fix_chunk__unpack, fix_chunk__sample, series__downsample_v1, series__points,
-    eta_model__read_v1,
+    nearest_drivers_v1, nearest_drivers_v2, is_in_box, fleet_tile_v1, fleet_history_v1,
+    fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample, series__downsample_v1,
+    series__points, eta_model__read_v1,
     change_driver_v1, create_restaurant_v1, change_restaurant_v1, retire_restaurant_v1,
     create_service_area_v1, change_service_area_v1, retire_service_area_v1,
     replace_policy_v1, retire_policy_v1, set_default_policy_v1

@@ -25,6 +25,35 @@ CHROMIUM_ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 Theme = Literal["light", "dark"]
+# Text in a box that scrolls, and what only screen readers read, is left out.
+OVERFLOWING = """() => {
+  const scrolls = (element) => {
+    for (let at = element; at && at !== document.body; at = at.parentElement) {
+      const { overflowX, overflowY } = getComputedStyle(at);
+      if (at.matches(".visually-hidden, canvas, details:not([open])")) return true;
+      if (/auto|scroll/.test(overflowX + overflowY)) return true;
+    }
+    return false;
+  };
+  const isText = (node) => node.nodeType === Node.TEXT_NODE && node.data.trim();
+  const found = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const texts = [...element.childNodes].filter(isText);
+    const isSeen = texts.length && element.checkVisibility({ visibilityProperty: true });
+    if (!isSeen || scrolls(element)) continue;
+    const box = element.getBoundingClientRect();
+    for (const text of texts) {
+      const range = document.createRange();
+      range.selectNodeContents(text);
+      const { left, right, width } = range.getBoundingClientRect();
+      if (width === 0) continue;
+      const most = Math.min(innerWidth, box.right) + 1;
+      if (right <= most && left >= Math.max(0, box.left) - 1) continue;
+      found.push(`${element.tagName}#${element.id}.${element.className}: ${text.data.trim()}`);
+    }
+  }
+  return found;
+}"""
 TABS = 8  # six connections to one server over HTTP/1.1
 TIMEOUT_S = 60
 POLL_S = 0.1
@@ -95,18 +124,26 @@ async def accessibility_violations(page: Page) -> list[str]:
 
     The map's canvas is excluded: its content is available as text beside it.
     """
-    await page.evaluate(AXE.read_text(encoding="utf-8"))
     is_dark = await page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     own: Theme = "dark" if is_dark else "light"
     other: Theme = "light" if is_dark else "dark"
-    found = await _violations(page, own)
+    found = await violations_in(page, own)
     await page.emulate_media(color_scheme=other)
-    found += await _violations(page, other)
+    found += await violations_in(page, other)
     await page.emulate_media(color_scheme=own)
     return found
 
 
-async def _violations(page: Page, theme: Theme) -> list[str]:
+async def overflowing_texts(page: Page) -> list[str]:
+    """The texts that leave the window, or the element that they are in: `#id.class: the text`."""
+    found: list[str] = await page.evaluate(OVERFLOWING)
+    return found
+
+
+async def violations_in(page: Page, theme: Theme) -> list[str]:
+    """The serious and critical findings of axe-core in the present theme, which `theme` names."""
+    if not await page.evaluate("Boolean(globalThis.axe)"):
+        await page.evaluate(AXE.read_text(encoding="utf-8"))
     found = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     assert found["passes"], "axe-core checked nothing"
     return [

@@ -52,7 +52,7 @@ TEST_CLOCK = """
     GRANT SELECT ON doorstep.test_now TO PUBLIC;
     CREATE OR REPLACE FUNCTION evidence__counts_before() RETURNS timestamptz LANGUAGE sql
     RETURN (SELECT now FROM doorstep.test_now);
-    ALTER FUNCTION nearest_drivers_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION nearest_drivers_v2 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_tracks_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_tracks_v2 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_polls_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;

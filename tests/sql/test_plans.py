@@ -191,9 +191,15 @@ READS = {
         " ARRAY(SELECT order_id FROM link), NULL, NULL, NULL)"
     ),
     "find_tokens_v1": "SELECT * FROM find_tokens_v1(ARRAY(SELECT token_sha256 FROM link))",
-    "nearest_drivers_v1": query("read_nearest_drivers", "queries/fleet.sql").replace(
-        "%(lon_deg)s, %(lat_deg)s, %(limit)s", "11.25, 43.77, 10"
-    ),
+    **{
+        f"nearest_drivers_v2, {with_orders}": query(
+            "read_nearest_drivers", "queries/fleet.sql"
+        ).replace(
+            "%(lon_deg)s, %(lat_deg)s, %(limit)s, %(with_orders)s",
+            f"11.25, 43.77, 10, {with_orders}",
+        )
+        for with_orders in ("false", "true")
+    },
     "fleet_tile_v1": (
         "SELECT fleet_tile_v1(15, 17407, 11950, NULL, NULL, NULL, 45, 300, 0.5, 1000)"
     ),

@@ -65,11 +65,12 @@ class DriverStop(NamedTuple):
 
 
 class NearDriver(NamedTuple):
-    """An available driver and the straight-line distance to them."""
+    """A driver who may take an order, and the straight-line distance to them."""
 
     driver_id: str
     distance_m: float
     position: Position
+    open_orders: int
 
 
 class DeviceSampling(NamedTuple):
@@ -105,7 +106,7 @@ class DriverStore(Protocol):
     async def set_stops(self, driver_id: str, order_ids: Sequence[UUID], name: str) -> None: ...
 
     async def read_nearest(
-        self, lon_deg: float, lat_deg: float, limit: int
+        self, lon_deg: float, lat_deg: float, limit: int, *, with_orders: bool
     ) -> tuple[datetime, list[NearDriver]]: ...
 
     async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None: ...
@@ -175,13 +176,21 @@ class DriverQueries:
         await fetch_all(self.pool, query("set_driver_stops"), parameters)
 
     async def read_nearest(
-        self, lon_deg: float, lat_deg: float, limit: int
+        self, lon_deg: float, lat_deg: float, limit: int, *, with_orders: bool
     ) -> tuple[datetime, list[NearDriver]]:
-        """Read the nearest available drivers, as `assign` picks them, and the database's time."""
-        parameters = {"lon_deg": lon_deg, "lat_deg": lat_deg, "limit": limit}
+        """Read the nearest available drivers, and the database's time.
+
+        `with_orders`: also drivers who have orders and room for another.
+        """
+        parameters = {
+            "lon_deg": lon_deg,
+            "lat_deg": lat_deg,
+            "limit": limit,
+            "with_orders": with_orders,
+        }
         rows = await fetch_all(self.pool, query("read_nearest_drivers", SQL_FILE), parameters)
         now: datetime = rows[0][0] if rows else datetime.now(UTC)
-        return now, [NearDriver(row[1], row[2], Position(*row[3:])) for row in rows]
+        return now, [NearDriver(row[1], row[2], Position(*row[3:-1]), row[-1]) for row in rows]
 
     async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
         """Set the sampling of a driver's device. Raises UnknownDriver."""

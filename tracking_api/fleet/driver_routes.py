@@ -56,7 +56,7 @@ async def get_positions(
 
 @router.get(
     "/drivers/nearest",
-    summary="The nearest available drivers",
+    summary="The nearest drivers who may take an order",
     responses=problems(401, 403),
     response_model=NearDrivers,
 )
@@ -66,9 +66,13 @@ async def get_nearest(
     lon_deg: Annotated[float, Query(ge=-180, le=180, allow_inf_nan=False)],
     lat_deg: Annotated[float, Query(ge=-90, le=90, allow_inf_nan=False)],
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    with_orders: Annotated[
+        bool, Query(description="Also those with orders and room for another.")
+    ] = False,
 ) -> Response:
-    """Drivers on duty without an order whose newest fix is at most 5 minutes old."""
-    return await _answer_nearest(context, lon_deg, lat_deg, limit)
+    """Drivers on duty whose newest fix is at most 5 minutes old, without an order or, if wanted,
+    with fewer than the limit (3)."""
+    return await _answer_nearest(context, lon_deg, lat_deg, limit, with_orders=with_orders)
 
 
 async def _get_nearest_directly(request: Request) -> Response | None:
@@ -78,7 +82,9 @@ async def _get_nearest_directly(request: Request) -> Response | None:
     except msgspec.ValidationError:
         return None
     context, _ = await admit_staff(request)
-    return await _answer_nearest(context, wanted.lon_deg, wanted.lat_deg, wanted.limit)
+    return await _answer_nearest(
+        context, wanted.lon_deg, wanted.lat_deg, wanted.limit, with_orders=False
+    )
 
 
 DIRECT = [DirectRoute("/drivers/nearest", _get_nearest_directly)]
@@ -94,14 +100,17 @@ _NEAREST_QUERY = frozenset(_Nearest.__struct_fields__)
 
 
 async def _answer_nearest(
-    context: AppContext, lon_deg: float, lat_deg: float, limit: int
+    context: AppContext, lon_deg: float, lat_deg: float, limit: int, *, with_orders: bool
 ) -> Response:
-    now, found = await context.stores.drivers.read_nearest(lon_deg, lat_deg, limit)
+    now, found = await context.stores.drivers.read_nearest(
+        lon_deg, lat_deg, limit, with_orders=with_orders
+    )
     drivers = [
         {
             "driver_id": near.driver_id,
             "distance_m": round(near.distance_m, 1),
             "position": position_members(near.position, now),
+            "open_orders": near.open_orders,
         }
         for near in found
     ]

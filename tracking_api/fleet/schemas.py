@@ -121,15 +121,16 @@ class DriverAnswer(BaseModel):
 
 
 class NearDriver(BaseModel):
-    """An available driver and the straight-line distance to them."""
+    """A driver who may take an order, and the straight-line distance to them."""
 
     driver_id: str
     distance_m: float
     position: PositionFeature
+    open_orders: int
 
 
 class NearDrivers(BaseModel):
-    """The nearest available drivers, the nearest first."""
+    """Drivers who may take an order, the nearest first."""
 
     drivers: list[NearDriver]
 

@@ -73,8 +73,8 @@ class Live:
         return self.staff if link.is_staff else self.customers
 
     def note_watched(self, link: TrackLink) -> None:
-        """Note that an order was read with GET: its courier's device reports without delay."""
-        (self.staff_watch if link.is_staff else self.customer_watch).note(link)
+        """Note that a customer read an order with GET: its courier then reports without delay."""
+        self.customer_watch.note(link)
 
     def start(self, settings: Settings | None) -> None:
         """Start; with settings, consume from Kafka too."""

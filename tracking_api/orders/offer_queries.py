@@ -45,7 +45,7 @@ class OfferQueries:
     async def offer_order(
         self, order_id: UUID, driver_id: str | None, name: str, idempotency_key: str | None
     ) -> Offer:
-        """Offer an order to a driver, or (None) to the nearest who was not offered it yet.
+        """Offer an order to a driver, or (None) to the next one who was not offered it.
 
         Raises UnknownOrder, IllegalTransition, OfferOpen, UnknownDriver, DriverUnavailable,
         NoDriverAvailable, IdempotencyConflict.

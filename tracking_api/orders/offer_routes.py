@@ -37,7 +37,7 @@ async def list_unassigned(
 @router.post(
     "/{order_id}/offers",
     status_code=201,
-    summary="Offer the order to a named driver, or to the nearest one available",
+    summary="Offer the order to a named driver, or to the next one",
     responses=problems(401, 403, 404, 409, 413, 415),
     openapi_extra=json_request(
         DriverChoice, {"nearest": {}, "named": {"driver_id": "d17"}}, required=False
@@ -51,7 +51,8 @@ async def offer_order(
     idempotency_key: IdempotencyKey = None,
 ) -> OfferAnswer:
     """Offer a confirmed order. It has one open offer at most; the policy's `offer_s` limits it.
-    Without a name, drivers who were offered it before are left out."""
+    Without a name it goes to the nearest available driver, or of those with room for another order
+    to the one with the least detour; drivers who were offered it before are left out."""
     offer = await context.stores.offers.offer_order(
         order_id, choice.driver_id, staff.actor_id, idempotency_key
     )

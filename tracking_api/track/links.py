@@ -83,7 +83,9 @@ class Links:
         """Check the token and read the order: for its customer in one round trip, which
         concurrent requests share.
 
-        Returns staff's token with it. Raises like `authorize`.
+        Returns staff's token with it. Only a customer's read makes the order a watched one: a
+        dispatcher who looks at an order must not cost the courier's battery. Raises like
+        `authorize`.
         """
         started_s = asyncio.get_running_loop().time()
         link = TrackLink(parse_order_id(order_id), token_sha256(token or ""))
@@ -98,7 +100,6 @@ class Links:
             link = TrackLink(link.order_id)
             found = await self.staff.read_track(link)
             if found is not None:
-                self.note_watched(link)
                 return found, holder
         return await self.refuse(started_s, address)
 

@@ -73,7 +73,7 @@ async function load() {
       cursor = page.next_cursor && `&cursor=${page.next_cursor}`;
     } while (cursor);
   } catch (error) {
-    report(error);
+    if (mine === loading) report(error);
   }
 }
 
@@ -157,8 +157,9 @@ async function invite(driver) {
 }
 
 async function finish(text) {
+  const of = resource;
   await load();
-  $("status").textContent = text;
+  if (of === resource) $("status").textContent = text;
 }
 
 function report(error) {

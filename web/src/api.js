@@ -1,6 +1,7 @@
 // Requests to tracking_api as staff. The browser adds the session's cookie, which scripts cannot
 // read; the server accepts it for changes from this site's pages only.
 const RESPONSE_TIMEOUT_MS = 10_000;
+const SESSION_AGAIN_MS = 2000;
 let isLeaving = false; // for the sign-in page
 
 /** The session is missing, has ended, or was revoked. */
@@ -29,14 +30,26 @@ export function startSession(onSignIn, onSession = () => {}, onFailure = () => {
   document.getElementById("sign-out").addEventListener("click", signOut);
   if (sendToken()) return;
   onSignIn();
-  getJson("/session")
-    .then((session) => {
-      const { name, role } = session;
-      document.getElementById("sign-out").title = `Signed in as ${name} (${role})`;
-      for (const link of document.querySelectorAll("[data-for-admins]")) link.hidden = role !== "admin";
-      onSession(session);
-    })
-    .catch(onFailure);
+  readSession(onFailure).then((session) => {
+    if (!session) return;
+    const { name, role } = session;
+    document.getElementById("sign-out").title = `Signed in as ${name} (${role})`;
+    for (const link of document.querySelectorAll("[data-for-admins]")) link.hidden = role !== "admin";
+    onSession(session);
+  });
+}
+
+/** Read the session, again after a failure: what the page may show depends on it. Null without one. */
+async function readSession(onFailure) {
+  for (;;) {
+    try {
+      return await getJson("/session");
+    } catch (error) {
+      onFailure(error);
+      if (error instanceof Unauthorized) return null;
+      await new Promise((resolve) => setTimeout(resolve, SESSION_AGAIN_MS));
+    }
+  }
 }
 
 /** Leave for the sign-in page, which comes back here. */

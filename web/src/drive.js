@@ -24,6 +24,7 @@ let serverAheadMs = 0;
 let refusal = "";
 let pollTimer = 0;
 let refreshNo = 0;
+let sessionNo = 0; // the answer of an earlier sign-in is dropped
 const commands = new Commands(settleCommand);
 const photos = new Photos((answer) => {
   if (answer?.status >= 400) refusal = texts.photoRefused;
@@ -39,10 +40,12 @@ function remember(change) {
 // --- the session --------------------------------------------------------------------------------
 
 async function signIn(token) {
+  const mine = ++sessionNo;
   const button = $("#sign-in button");
   button.disabled = true;
   $("#sign-in-error").textContent = "";
   const answer = await request("/session", { method: "POST", body: { token } }).catch(() => null);
+  if (mine !== sessionNo) return;
   button.disabled = false;
   if (answer?.status === 200) return begin(answer.body.driver_id, answer.body.name);
   const isRefused = answer?.status === 401;
@@ -285,7 +288,9 @@ async function start() {
   navigator.storage?.persist?.().catch(() => {}); // so that the journal is not evicted
   if (takeToken()) return;
   if (known) return begin(known.driverId, known.name);
+  const mine = ++sessionNo;
   const answer = await request("/session").catch(() => null);
+  if (mine !== sessionNo) return; // a token has come since
   if (answer?.status === 200) begin(answer.body.driver_id, answer.body.name);
   else showSignIn(answer === null ? texts.noServer : "");
 }

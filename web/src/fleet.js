@@ -245,6 +245,7 @@ const newOrder = new NewOrderForm({
     await refreshOrders().catch(() => {}); // polled in any case
     await findOrder(order);
     notify(say("Order {} created.", order.order_id.slice(0, 8)));
+    if (selectedOrder !== order.order_id) return; // another one was chosen since
     $("order-title")?.focus();
     if (link) $("customer-link")?.replaceChildren(say("The customer's link: "), el("a", { href: link }, link));
   },
@@ -304,7 +305,9 @@ createSearch({
 async function findOrder(found) {
   if (playback.isOpen) playback.close();
   try {
-    const { order_id, driver_id, ended_at, destination } = await openOrders.load(found);
+    const order = await openOrders.load(found);
+    if (!order) return;
+    const { order_id, driver_id, ended_at, destination } = order;
     if (ended_at) select(null, order_id, { place: [destination.lon_deg, destination.lat_deg] });
     else select(driver_id, order_id);
   } catch {
@@ -315,7 +318,10 @@ async function findOrder(found) {
 /** Select a driver, an order, or both; `place` is shown where the driver is not streamed. */
 function select(driverId, orderId, { place = null, keepsNotice = false, isNamed = true } = {}) {
   const driver = index.get(driverId);
-  if (!keepsNotice) notify();
+  if (!keepsNotice) {
+    openOrders.dropLoad();
+    notify();
+  }
   if (selectedDriver !== driverId && isTiled) fleetMap.removeDriver(selectedDriver);
   selectedDriver = driverId;
   selectedOrder = orderId ?? driver?.order_id ?? null;

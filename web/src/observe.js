@@ -17,6 +17,7 @@ let dashboards = [];
 let charts = [];
 let shown = null; // the tab
 let respondedAt = Date.now();
+let refreshes = 0; // the answer of one that a later one overtook is dropped
 
 const selected = () => location.hash.slice(1) || dashboards[0]?.id || "kafka";
 
@@ -60,8 +61,10 @@ function explain(error) {
 }
 
 async function refresh() {
+  const mine = (refreshes += 1);
   try {
     const overview = await getJson("/observe/overview");
+    if (mine !== refreshes) return;
     dashboards = overview.dashboards;
     drawAlerts(overview.alerts);
     drawTabs();
@@ -70,9 +73,11 @@ async function refresh() {
     await Promise.all(charts.map((chart) => chart.load(minutes)));
     if (shown === "kafka") await showKafka($("kafka"));
     respondedAt = Date.now();
+    if (mine !== refreshes) return;
     $("problem").textContent = PROMETHEUS[overview.prometheus];
     banner.update(null);
   } catch (error) {
+    if (mine !== refreshes) return;
     const text = explain(error);
     if (text === null) banner.update(respondedAt);
     $("problem").textContent = text ?? "";

@@ -11,6 +11,7 @@ const MAX_GAP_MS = 10_000; // between two positions; over it the trail is fetche
 export class OrderMap {
   #track;
   #framedStage = "";
+  #trails = 0; // requests
   #isMoved = false; // by the customer: the map no longer follows the courier
 
   /** `track` is the answer of GET `orderPath`, `names` are of the door and the restaurant. Throws where the browser cannot draw a map. */
@@ -66,10 +67,12 @@ export class OrderMap {
 
   /** Fetch the trail: the positions from before the page was opened, or from an interruption. */
   async #loadTrail(assignmentNo) {
+    const trail = (this.#trails += 1);
     const known = this.courier.trailLength;
     const response = await fetch(`${this.orderPath}/history`).catch(() => null);
     if (!response?.ok) return; // the trail starts here
     const [line] = (await response.json()).features;
+    if (trail !== this.#trails) return; // a later one draws the same places
     const isLine = line?.geometry.type === "LineString";
     const isCurrent = this.courier.fix && this.courier.assignmentNo === assignmentNo;
     if (isLine && isCurrent) this.courier.prependTrail(line.geometry.coordinates, known);

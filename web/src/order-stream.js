@@ -22,6 +22,9 @@ export class OrderStream {
   #activeAt = Date.now(); // the last data, heartbeats included
   #retryMs = 0; // what the server asks for
   #wake = () => {}; // ends a wait between retries
+  #polls = 0; // requests for the order
+  #shown = 0; // the newest of them whose answer, or a later snapshot, was shown
+  #polling = new Set(); // of each request under way: what the stream has brought since
   #abort = () => {}; // closes the current connection
 
   constructor(path, on) {
@@ -109,9 +112,18 @@ export class OrderStream {
     }
   }
 
-  /** Fetch the order once more, if that is possible. */
-  refresh() {
-    if (!this.#isEnded && !this.#isSuspended) this.#poll().catch(() => {});
+  /** Fetch the order until an answer is shown: an ended one has no later event that would do it. */
+  async refresh() {
+    if (this.#isEnded || this.#isSuspended) return;
+    const wanted = this.#polls + 1;
+    for (let failures = 1; this.#shown < wanted; failures += 1) {
+      try {
+        await this.#poll();
+      } catch (error) {
+        if (error === LINK_NOT_FOUND) return; // the stream reports it
+      }
+      if (this.#shown < wanted) await new Promise((resolve) => setTimeout(resolve, retryDelayMs(failures)));
+    }
   }
 
   /** Read the stream until it ends: "ended", "aborted", or "polled" where only polling works. */
@@ -121,8 +133,14 @@ export class OrderStream {
     let end = null; // the data of the end event
     const handlers = {
       resync: () => (this.lastId = ""),
-      snapshot: this.on.snapshot,
-      position: this.on.position,
+      snapshot: (data) => {
+        this.#shown = this.#polls;
+        this.on.snapshot(data);
+      },
+      position: (data) => {
+        for (const newer of this.#polling) Object.assign(newer, data);
+        this.on.position(data);
+      },
       order: this.on.order,
       notice: this.on.notice,
       end: (data) => (end = data),
@@ -158,15 +176,26 @@ export class OrderStream {
     return response;
   }
 
-  /** Fetch the order once; whether it has ended. */
+  /** Fetch the order once; whether it has ended. An answer that is older than what is shown is dropped. */
   async #poll() {
-    const response = await fetch(this.path, { signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS) });
-    if (response.status === 404) throw LINK_NOT_FOUND;
-    if (!response.ok) throw new Error(`${response.status}`);
-    const track = await response.json();
-    this.#reportActivity();
-    this.on.snapshot(track);
-    return FINAL_STATES.includes(track.state);
+    const poll = (this.#polls += 1);
+    const newer = {};
+    this.#polling.add(newer);
+    try {
+      const response = await fetch(this.path, { signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS) });
+      if (response.status === 404) throw LINK_NOT_FOUND;
+      if (!response.ok) throw new Error(`${response.status}`);
+      const track = await response.json();
+      this.#reportActivity();
+      const shownSeq = Number(this.lastId);
+      if (poll > this.#shown && track.order_seq >= shownSeq) {
+        this.#shown = poll;
+        this.on.snapshot(track.order_seq === shownSeq ? { ...track, ...newer } : track);
+      }
+      return FINAL_STATES.includes(track.state);
+    } finally {
+      this.#polling.delete(newer);
+    }
   }
 
   #noteId(id) {

@@ -20,11 +20,17 @@ let answer = null;
 let clockAhead_ms = 0; // of the server
 let rangAt_ms = 0;
 let readAt_ms = Date.now();
+let reads = 0;
+let shownRead = 0; // the newest read whose answer is shown; one that a later one or a command overtook is not
 const now = () => Date.now() + clockAhead_ms;
 
 async function refresh() {
   try {
-    answer = await getJson("/restaurant/orders");
+    const read = (reads += 1);
+    const found = await getJson("/restaurant/orders");
+    if (read <= shownRead) return;
+    shownRead = read;
+    answer = found;
     readAt_ms = Date.now();
     clockAhead_ms = Date.parse(answer.now) - readAt_ms;
     announce();
@@ -97,6 +103,7 @@ async function command(order, method, name, body, key) {
     $("problem").textContent = error instanceof ApiProblem ? texts.refused : texts.failed;
   } finally {
     waiting.delete(order.order_id);
+    shownRead = reads;
     await refresh().catch(() => {}); // the next one explains
     if (answer) render();
   }

@@ -21,6 +21,7 @@ let selected = null; // the SeriesSubscription
 let second = null; // that of a second series below it
 let listed = new Map(); // name: { item, button, value }
 let listRequests = 0;
+let countRequests = 0;
 let nextAfter = null;
 let isDirty = false;
 let loadedAt = 0;
@@ -262,8 +263,10 @@ async function setCount(event, kind, input) {
 }
 
 async function drawCounts() {
+  const thisRequest = ++countRequests;
   try {
     const { simulations } = await (await request("/simulations")).json();
+    if (thisRequest !== countRequests) return; // outdated by a later one
     for (const { kind, wanted } of simulations) {
       const input = counts.get(kind);
       if (input !== document.activeElement) input.value = wanted ?? "";

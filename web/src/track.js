@@ -17,6 +17,7 @@ const MOVING_STATES = ["assigned", "picked_up", "arriving"]; // need a position 
 const COLOURS = { live: "#2f6fed", recent: "#2f6fed", stale: "#b86e00", lost: "#6d747e" };
 const MAX_AGES_S = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]];
 const MAX_COUNTED_AGE_S = 60; // of a position: from then on the estimate is not counted down
+const LOAD_AGAIN_MS = 10_000;
 const REFRESH_MS = 60_000; // the stream brings no estimate before there is a position
 
 let orderMap = null; // until its code is loaded, and where the browser cannot draw one
@@ -70,7 +71,7 @@ async function retried(load) {
   }
 }
 
-/** Load a part of the page once; after a failure, with the next snapshot again. */
+/** Load a part of the page once; after a failure again, with the next snapshot at the latest. */
 async function load(name, open) {
   if (requested.has(name)) return;
   requested.add(name);
@@ -78,6 +79,7 @@ async function load(name, open) {
     if ((await open()) === false) requested.delete(name);
   } catch {
     requested.delete(name); // the page works without it
+    setTimeout(load, LOAD_AGAIN_MS, name, open); // an ended order has no further snapshot
   }
 }
 
@@ -144,6 +146,7 @@ function update(members) {
   Object.assign(track, members);
   orderMap?.update(track, colour());
   draw();
+  if ("other_delivery_first" in members) actions?.update(track);
   load("map", openMap);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 
 from ops.stack.stack import Stack
@@ -33,9 +34,10 @@ PAGES: dict[str, Callable[[Studio], Awaitable[None]]] = {
 }
 
 
-async def draw(stack: Stack, names: list[str]) -> None:
-    """Draw the sheets of some pages, each in an empty city."""
+async def draw(stack: Stack, names: list[str]) -> list[str]:
+    """Draw the sheets of some pages, each in an empty city. Returns the states' faults."""
     city = City(stack)
+    faults: list[str] = []
     async with running_chromium() as browser:
         for name in names:
             city.clear()
@@ -44,17 +46,22 @@ async def draw(stack: Stack, names: list[str]) -> None:
                 await PAGES[name](studio)
             for file, size in studio.save(name):
                 print(f"{file.name}: {size / 1000:.0f} kB", flush=True)
+            faults += [f"{name}, {one}" for one in studio.faults]
     await city.close()
+    return faults
 
 
-def main() -> None:
-    """Run the command."""
+def main() -> int:
+    """Run the command. 1 if axe finds a fault, or a text overflows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=", ".join(PAGES))
     names = parser.parse_args().pages or list(PAGES)
     with running_stack() as stack:
-        asyncio.run(draw(stack, names))
+        faults = asyncio.run(draw(stack, names))
+    for one in faults:
+        print(one)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

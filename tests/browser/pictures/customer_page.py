@@ -6,6 +6,7 @@ from typing import Any
 
 from playwright.async_api import Page
 
+from tests.browser.conftest import OpenPage
 from tests.browser.page_checks import eventually
 from tests.browser.pictures.customer_states import CUSTOMER_STATES, ORDER_ID, CustomerState
 from tests.browser.pictures.studio import Studio
@@ -16,14 +17,14 @@ async def picture_customer(studio: Studio) -> None:
     for state in CUSTOMER_STATES:
 
         async def opening(state: CustomerState = state, **options: Any) -> Page:
-            return await open_state(studio, state, **options)
+            return await open_state(studio.open_page, state, **options)
 
-        await studio.take(state.name, opening)
+        await studio.take(state.name, opening, has_scripts=state.has_javascript)
 
 
-async def open_state(studio: Studio, state: CustomerState, **options: Any) -> Page:
+async def open_state(open_page: OpenPage, state: CustomerState, **options: Any) -> Page:
     """Open the page of an order that is in a state, and wait until it shows it."""
-    page = await studio.open_page(
+    page = await open_page(
         f"/t/{ORDER_ID}#trk_pictured",
         before=state.install,
         java_script_enabled=state.has_javascript,

@@ -10,7 +10,14 @@ from typing import Any
 from playwright.async_api import Page
 
 from tests.browser.conftest import City, OpenPage
-from tests.browser.page_checks import DESKTOP, PHONE, PROJECT, Theme
+from tests.browser.page_checks import (
+    DESKTOP,
+    PHONE,
+    PROJECT,
+    Theme,
+    overflowing_texts,
+    violations_in,
+)
 from tests.browser.pictures.sheet import Cell, save_sheet
 
 FOLDER = PROJECT / "docs/images/pages"
@@ -40,6 +47,7 @@ class Studio:
         self.city = city
         self.open_page = open_page
         self._cells: dict[str, list[Cell]] = defaultdict(list)  # by sheet
+        self.faults: list[str] = []  # of accessibility, and texts that overflow
 
     async def take(
         self,
@@ -48,8 +56,9 @@ class Studio:
         *,
         sizes: tuple[str, ...] = ("phone", "desktop"),
         languages: tuple[str, ...] = ("en", "it"),
+        has_scripts: bool = True,
     ) -> None:
-        """Picture a state in each size, theme and language.
+        """Picture a state in each size, theme and language, and note what is wrong with it.
 
         `opening(locale=…, timezone_id=…, size=…)` opens the page in that state.
         """
@@ -57,20 +66,21 @@ class Studio:
             options: dict[str, Any] = {"locale": LANGUAGES[language], "timezone_id": ZONE}
             page = await opening(size=SIZES[sizes[0]], **options)
             for size in sizes:
-                for theme in self._themes(size, language, languages):
+                for theme in THEMES:
                     caption = f"{state} · {language} {theme}"
                     png = await self._picture(page, SIZES[size], theme)
-                    sheet = f"phone-{language}" if size == "phone" else size
+                    sheet = (
+                        "desktop" if (size, language) == ("desktop", "en") else f"{size}-{language}"
+                    )
                     self._cells[sheet].append(Cell(caption, png))
+                    if has_scripts:
+                        await self._check(page, f"{caption} {size}", theme)
             await page.context.close()
             print(f"{state}, {language}", flush=True)
 
-    @staticmethod
-    def _themes(size: str, language: str, languages: tuple[str, ...]) -> tuple[Theme, ...]:
-        """A desktop's page differs little from language to language: each has one theme there."""
-        if size == "desktop" and len(languages) > 1:
-            return ("light",) if language == "en" else ("dark",)
-        return THEMES
+    async def _check(self, page: Page, name: str, theme: Theme) -> None:
+        found = await violations_in(page, theme) + await overflowing_texts(page)
+        self.faults += [f"{name}: {one}" for one in found]
 
     async def _picture(self, page: Page, size: dict[str, int], theme: Theme) -> bytes:
         width, height = size["width"], size["height"]

@@ -40,13 +40,19 @@ class Scripted(FakeApi):
     def _note(self, path: str, body: Mapping[str, Any] | None) -> Answer:
         command = path.rpartition("/")[2]
         self.bodies.append((command, body or {}))
-        return Answer(self._script(command, body or {}), {"driver_id": "anna"})
+        answer = {"driver_id": "anna", "retry_order_id": "o2"}
+        return Answer(self._script(command, body or {}), answer)
 
 
 @pytest.fixture(autouse=True)
 def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No courier declines."""
+    """No courier declines or photographs unless a test wants it."""
     monkeypatch.setattr(courier_module, "DECLINE_SHARE", 0.0)
+    monkeypatch.setattr(courier_module, "PHOTO_SHARE", 0.0)
+
+
+def fails_with(step: str | None) -> Mapping[str, str]:
+    return {"reason": "customer_absent", **({} if step is None else {"next_step": step})}
 
 
 def job_with_pin(make: Callable[[], Job]) -> Job:
@@ -76,13 +82,49 @@ async def test_fail__order_to_return__is_taken_back_if_the_api_has_next_steps(
     monkeypatch: pytest.MonkeyPatch, knows_next_steps: bool
 ) -> None:
     monkeypatch.setattr(courier_module, "FAIL_SHARE", 1.0)
-    monkeypatch.setattr(courier_module, "RETURN_SHARE", 1.0)
+    monkeypatch.setattr(courier_module, "failure", lambda _rng: fails_with("return"))
     api = Scripted(lambda _, body: 422 if "next_step" in body and not knows_next_steps else 200)
     courier, world = make_courier(api)
     assert await work(courier, make_job(world), Stage.TO_CUSTOMER) is Ending.FAILED
     commands = [command for command, _ in api.bodies]
     assert commands == ["failed", "returned"] if knows_next_steps else ["failed", "failed"]
     assert all(body["reason"] for command, body in api.bodies if command == "failed")
+
+
+@pytest.mark.parametrize(
+    ("step", "is_retried"), [("retry", True), ("return", False), (None, False)]
+)
+async def test_fail__order_to_try_again__is_run_as_the_order_that_the_api_has_made(
+    monkeypatch: pytest.MonkeyPatch, step: str | None, is_retried: bool
+) -> None:
+    monkeypatch.setattr(courier_module, "FAIL_SHARE", 1.0)
+    monkeypatch.setattr(courier_module, "failure", lambda _rng: fails_with(step))
+    api = Scripted()
+    courier, world = make_courier(api)
+    dispatch = Dispatch(world, "stf", {}, None, random.Random(1))
+    started: list[Job] = []
+    monkeypatch.setattr(dispatch, "start", started.append)
+    job = make_job(world)
+    await work(courier, job, Stage.TO_CUSTOMER)
+    await dispatch._watch(job)
+    assert [(one.order_id, one.door) for one in started] == [("o2", job.door)] * is_retried
+
+
+@pytest.mark.parametrize(
+    ("has_pin", "share", "photos"), [(False, 1, 1), (False, 0, 0), (True, 1, 0)]
+)
+async def test_deliver__order_without_a_pin__is_photographed_at_some_doors(
+    monkeypatch: pytest.MonkeyPatch, has_pin: bool, share: float, photos: int
+) -> None:
+    monkeypatch.setattr(courier_module, "FAIL_SHARE", 0.0)
+    monkeypatch.setattr(courier_module, "PHOTO_SHARE", share)
+    api = Scripted()
+    courier, world = make_courier(api)
+    job = next(one for _ in range(1000) if ((one := make_job(world)).pin is not None) is has_pin)
+    assert await work(courier, job, Stage.TO_CUSTOMER) is Ending.DELIVERED
+    commands = [command for command, _ in api.bodies]
+    assert commands[-1] == ("photo" if photos else "delivered")
+    assert commands.count("photo") == photos
 
 
 @pytest.mark.parametrize("accepts", [True, False])

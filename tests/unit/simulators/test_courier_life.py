@@ -51,6 +51,9 @@ class FakeApi(Api):
     ) -> Answer:
         return self._answer(path)
 
+    async def photo(self, path: str, token: str, png: bytes) -> Answer:
+        return await self.driver("POST", path, token, {"png": png})
+
     def _answer(self, path: str) -> Answer:
         command = path.rpartition("/")[2]
         self.calls.append(command)
@@ -70,6 +73,7 @@ def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courier_module, "DECLINE_SHARE", 0.0)
     monkeypatch.setattr(courier_module, "FAIL_SHARE", 0.0)
     monkeypatch.setattr(courier_module, "WRONG_PIN_SHARE", 0.0)
+    monkeypatch.setattr(courier_module, "PHOTO_SHARE", 0.0)
     monkeypatch.setattr("simulators.couriers.orders.CANCEL_SHARE", 0.0)
     monkeypatch.setattr("simulators.couriers.orders.STACK_SHARE", 0.0)
 

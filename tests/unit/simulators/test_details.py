@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
-from doorstep.http.failure_body import Failure
+from doorstep.http.failure_body import NewFailure
+from doorstep.http.photo_body import MAX_PHOTO_BYTES
+from doorstep.photos import PNG, strip_metadata
 from simulators.couriers.details import cancellation, failure, order_details, pin_of, wrong_pin
+from simulators.couriers.photo import photo_of_door
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.schemas import Cancellation
 
@@ -25,11 +28,21 @@ def test_order_details__at_any_speed__are_accepted_and_promise_a_time_after_the_
         assert order.ready_at < order.promised_from < order.promised_to
 
 
-def test_reasons__drawn__are_accepted() -> None:
+def test_reasons__drawn__are_accepted_with_every_next_step() -> None:
     rng = random.Random(1)
-    reasons = {Failure(reason=failure(rng)["reason"]).reason for _ in range(50)}
-    assert len(reasons) > 2
+    failures = [NewFailure(**failure(rng)) for _ in range(100)]
+    assert len({one.reason for one in failures}) > 2
+    assert {one.next_step for one in failures} == {"retry", "return", None}
+    assert all(one.next_step != "retry" for one in failures if one.reason == "refused")
     assert Cancellation(**cancellation(rng)).reason
+
+
+def test_photo__of_a_door__is_an_image_within_the_limit_and_each_is_another() -> None:
+    photos = [photo_of_door(random.Random(seed)) for seed in range(5)]
+    for one in photos:
+        assert strip_metadata(one) == (PNG, one)
+        assert len(one) < MAX_PHOTO_BYTES
+    assert len(set(photos)) > 1
 
 
 def test_pin__of_a_door__is_the_same_again_and_only_some_have_one() -> None:

@@ -98,9 +98,13 @@ class World:
         self.removed: set[str] = set()
         self.carried: dict[str, str] = {}  # orders, by driver
         self.waits: dict[UUID, OtherDelivery] = {}  # whose stop is not next
+        self.watched: list[TrackLink] = []
 
     async def record_audit(self, *entry: object) -> None:
         """Accept what staff reads."""
+
+    async def report_watched(self, links: Sequence[TrackLink]) -> None:
+        self.watched += links
 
     # -- what happens ------------------------------------------------------------------------
 

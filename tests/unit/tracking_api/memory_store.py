@@ -295,9 +295,11 @@ class MemoryStore(MemoryAdministration, MemoryCustomerPage, MemoryEnds, MemoryRe
         raise UnknownDriver
 
     async def read_nearest(
-        self, lon_deg: float, lat_deg: float, limit: int
+        self, lon_deg: float, lat_deg: float, limit: int, *, with_orders: bool
     ) -> tuple[datetime, list[NearDriver]]:
-        return NOON, [NearDriver("d1", 120.04, Position(NOON, NOON, lon_deg, lat_deg))]
+        position = Position(NOON, NOON, lon_deg, lat_deg)
+        free, busy = NearDriver("d1", 120.04, position, 0), NearDriver("d2", 130.0, position, 2)
+        return NOON, [free, busy] if with_orders else [free]
 
     async def read_positions(self, since_ms: int | None) -> tuple[int, msgspec.Raw]:
         at_ms, rows = await self.read_fleet_page("", 1)

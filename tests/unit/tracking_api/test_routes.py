@@ -292,6 +292,13 @@ async def test_nearest__by_staff__is_the_nearest_with_its_distance(http):
     assert [near["distance_m"] for near in answer.json()["drivers"]] == [120.0]
 
 
+async def test_nearest__with_orders__includes_drivers_who_have_some(http):
+    path = "/drivers/nearest?lon_deg=11&lat_deg=43"
+    for with_orders, found in ((False, {"d1": 0}), (True, {"d1": 0, "d2": 2})):
+        answer = await http.get(f"{path}&with_orders={with_orders}".lower(), headers=STAFF)
+        assert {one["driver_id"]: one["open_orders"] for one in answer.json()["drivers"]} == found
+
+
 @pytest.mark.parametrize("query", ["", "lon_deg=181&lat_deg=1", "lon_deg=nan&lat_deg=1"])
 async def test_nearest__no_place_on_earth__is_422(http, query):
     answer = await http.get(f"/drivers/nearest?{query}", headers=STAFF)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from doorstep.errors import StoreUnavailable
+from tests.unit.tracking_api.live_server import Server
+from tests.unit.tracking_api.live_world import World
 from tests.unit.tracking_api.memory_store import ORDER_ID, OTHER_ID, MemoryStore
 from tracking_api.live.watch_reporter import WatchReporter
 from tracking_api.track.visibility import TrackLink
@@ -59,3 +61,26 @@ async def test_report__the_database_is_away__streams_are_reported_again() -> Non
     store.report_watched = answers  # type: ignore[method-assign]
     await one.report()
     assert store.watched == [LINK]
+
+
+async def report_all(server: Server) -> None:
+    for one in (server.live.customer_watch, server.live.staff_watch):
+        await one.report()
+
+
+async def test_read__by_staff__makes_no_order_watched_and_by_its_customer_does(
+    server: Server, world: World
+) -> None:
+    order_id = world.create(driver_id="d1")
+    for token, watched in (("tok-staff", []), (f"tok-{order_id}", [order_id])):
+        assert (await server.get(f"/track/{order_id}", token)).status_code == 200
+        await report_all(server)
+        assert [link.order_id for link in world.watched] == watched
+
+
+async def test_stream__by_staff__makes_the_order_watched(server: Server, world: World) -> None:
+    order_id = world.create(driver_id="d1")
+    async with server.follow(order_id, token="tok-staff") as stream:
+        assert await stream.kinds(1) == ["snapshot"]
+        await report_all(server)
+        assert [link.order_id for link in world.watched] == [order_id]

@@ -78,6 +78,7 @@ export class Editor {
           ? "Drag the pin, or click where it belongs. The fields do the same."
           : "Press the button, then drag over the map. The fields do the same.";
     } catch {
+      if (opening !== this.#opening) return;
       $("draw").hidden = true;
       $("map-help").textContent = "The map cannot be drawn here. The fields work without it.";
     }

@@ -83,16 +83,19 @@ function showDeliveries({ webhook_id: id, url }) {
     ...["all", "pending", "failed", "delivered"].map((value) => el("option", { value }, value)),
   );
   let before = null;
+  let loads = 0; // the answer of an earlier choice is dropped
   const load = async () => {
+    const mine = (loads += 1);
     const wanted = outcome.value === "all" ? "" : `&outcome=${outcome.value}`;
     try {
       const page = await getJson(`/webhooks/${id}/deliveries?limit=${PAGE}${wanted}${before ? `&before=${before}` : ""}`);
+      if (mine !== loads) return;
       rows.append(...page.deliveries.map((one) => deliveryRow(id, one, status)));
       before = page.deliveries.at(-1)?.delivery_id ?? before;
       older.hidden = page.deliveries.length < PAGE;
       status.textContent = rows.childElementCount ? "" : "There are none.";
     } catch (error) {
-      status.textContent = error.message;
+      if (mine === loads) status.textContent = error.message;
     }
   };
   const reload = () => {

@@ -18,6 +18,8 @@ const WITHOUT_ALERTS_MS = 60_000;
 
 export class AlertTray {
   #hiddenUntil = 0;
+  #reads = 0;
+  #shown = 0; // the newest read whose answer is shown
 
   /** `open(alert)` gets an alert whose order or driver is to be shown. */
   constructor({ open }) {
@@ -27,7 +29,11 @@ export class AlertTray {
   async refresh() {
     if (Date.now() < this.#hiddenUntil) return;
     try {
-      this.#draw((await getJson("/alerts?open=true")).alerts);
+      const read = (this.#reads += 1);
+      const { alerts } = await getJson("/alerts?open=true");
+      if (read < this.#shown) return; // overtaken
+      this.#shown = read;
+      this.#draw(alerts);
     } catch (error) {
       if (!(error instanceof ApiProblem) || error.status !== 404) throw error;
       $("alerts").hidden = true;

@@ -9,6 +9,8 @@ const MAX_COURIERS = 8; // so that each has a digit
 
 export class CourierChoice {
   #form = null;
+  #reads = 0;
+  #shown = 0; // the newest read whose answer is shown
 
   /** Keep the text field and the radio buttons of a form in step. */
   attach(form) {
@@ -24,8 +26,10 @@ export class CourierChoice {
 
   async refresh(orderId) {
     const form = this.#form;
+    const read = (this.#reads += 1);
     const { couriers } = await getJson(`/orders/${orderId}/couriers?limit=${MAX_COURIERS}`);
-    if (form !== this.#form || !form.isConnected) return;
+    if (form !== this.#form || !form.isConnected || read < this.#shown) return;
+    this.#shown = read;
     const chosen = form.querySelector("#courier").value.trim();
     const focused = document.activeElement?.name === "ranked" ? document.activeElement.value : null;
     const items = couriers.map((one, n) => courierItem(one, n + 1, one.driver_id === chosen));

@@ -12,6 +12,8 @@ const TRACK_EVERY_MS = 15_000;
 export class DriverPanel {
   #id = null;
   #trackAt = 0;
+  #reads = 0;
+  #shown = 0; // the newest read whose answer is shown
 
   constructor({ index, drawTrack, openPlayback, close, onDriver, selectOrder, notify }) {
     Object.assign(this, { index, drawTrack, openPlayback, close, onDriver, selectOrder, notify });
@@ -30,8 +32,10 @@ export class DriverPanel {
   async refresh() {
     const id = this.#id;
     if (!id) return;
+    const read = (this.#reads += 1);
     const driver = await getJson(`/drivers/${encodeURIComponent(id)}`);
-    if (id !== this.#id) return;
+    if (id !== this.#id || read < this.#shown) return; // of another driver, or overtaken
+    this.#shown = read;
     this.#draw(driver);
     this.onDriver(driver);
     if (Date.now() - this.#trackAt < TRACK_EVERY_MS) return;

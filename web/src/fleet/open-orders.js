@@ -4,6 +4,9 @@ import { getJson } from "../api.js";
 export class OpenOrders {
   #loaded = null; // an order that may have ended
   #serverAheadMs = 0;
+  #reads = 0;
+  #shown = 0; // the newest read whose answer is shown; one that a later one or a command overtook is not
+  #loads = 0;
 
   constructor() {
     this.orders = [];
@@ -12,7 +15,10 @@ export class OpenOrders {
   }
 
   async refresh() {
+    const read = (this.#reads += 1);
     const answer = await getJson("/fleet/orders");
+    if (read <= this.#shown) return;
+    this.#shown = read;
     Object.assign(this, { orders: answer.orders, counts: answer.counts, allowed: answer.allowed });
     this.#serverAheadMs = Date.parse(answer.at) - Date.now();
   }
@@ -22,18 +28,26 @@ export class OpenOrders {
     return open ?? (this.#loaded?.order_id === orderId ? this.#loaded : undefined);
   }
 
-  /** Have `get` return an order, be it open or not. */
+  /** Have `get` return an order, be it open or not. Null if another one was wanted since. */
   async load({ order_id, driver_id }) {
+    const load = (this.#loads += 1);
     if (!this.get(order_id)) {
       const found = await getJson(`/orders/${order_id}`);
+      if (load !== this.#loads) return null;
       const last = found.assignments?.at(-1)?.driver_id;
       this.#loaded = { ...found, driver_id: found.driver_id ?? driver_id ?? last ?? null };
     }
     return this.get(order_id);
   }
 
+  /** Another order was chosen: one that is being loaded is no longer wanted. */
+  dropLoad() {
+    this.#loads += 1;
+  }
+
   /** An order that a command has just changed. */
   update(order) {
+    this.#shown = this.#reads;
     const known = this.orders.findIndex((one) => one.order_id === order.order_id);
     if (order.ended_at || known < 0) {
       if (known >= 0) this.orders.splice(known, 1);

@@ -16,6 +16,7 @@ export class OrderPanel {
   #version = "";
   #drawn = {}; // the order and its state that are drawn
   #reads = 0;
+  #hasFailed = false; // to read more
 
   /** `onChange(order)` gets an order after a command, `notify(notice, error)` what to say. */
   constructor({ openOrders, nameOf, onChange, notify, close, open }) {
@@ -70,7 +71,7 @@ export class OrderPanel {
     if ($("courier")) $("courier").value = courier;
     if ($("stop-no")) $("stop-no").value = stopNo;
     if (focused) ($(focused) ?? $("order-title")).focus();
-    this.#readMore(order).catch(() => {}); // read again with the next change
+    this.#readMore(order).catch(() => (this.#hasFailed = true));
   }
 
   /** Draw again what does not come with the order: its restaurant's name. */
@@ -79,9 +80,15 @@ export class OrderPanel {
     this.draw();
   }
 
+  /** Read the couriers again, and what could not be read: an ended order changes no more. */
   async refresh() {
     const order = this.openOrders.get(this.orderId);
-    if (order && !order.ended_at && $("couriers")) await this.couriers.refresh(order.order_id);
+    if (order && this.#hasFailed) return this.#readMore(order);
+    if (order) await this.#readCouriers(order);
+  }
+
+  async #readCouriers(order) {
+    if (!order.ended_at && $("couriers")) await this.couriers.refresh(order.order_id);
   }
 
   async #readMore(order) {
@@ -90,9 +97,10 @@ export class OrderPanel {
       getJson(`/orders/${order.order_id}`),
       readTimeline(order.order_id),
       order.ended_at ? null : getJson(`/track/${order.order_id}`).catch(() => null), // shown without
-      this.refresh(),
+      this.#readCouriers(order),
     ]);
     if (read !== this.#reads || order.order_id !== this.orderId) return;
+    this.#hasFailed = false;
     this.details = details;
     $("order-facts")?.replaceChildren(...orderFacts(details, track?.eta, this.open));
     if (details.return_leg && !details.return_leg.ended_at && mayCommand()) {
@@ -196,7 +204,7 @@ export class OrderPanel {
     await this.#run(async () => {
       const order = await send("POST", `/orders/${orderId}/${command}`, body);
       if ($("reason").contains(document.activeElement)) $("order-title").focus(); // not nowhere, until it is drawn again
-      $("reason").replaceChildren();
+      if (orderId === this.orderId) $("reason").replaceChildren();
       this.notify(say(COMMANDS[command]?.[1] ?? "Recorded.", order.driver_id));
       this.#version = "";
       await this.onChange(command === "returned" ? null : order);
@@ -208,13 +216,14 @@ export class OrderPanel {
     await this.#run(async () => {
       const offer = await send("POST", `/orders/${order.order_id}/offers`, driverId ? { driver_id: driverId } : {});
       this.notify(say("Offered to {} until {}.", offer.driver_id, clock(offer.expires_at)));
-      $("timeline")?.replaceChildren(...(await readTimeline(order.order_id)));
+      await this.#readMore(order).catch(() => (this.#hasFailed = true));
     });
   }
 
   async #replaceLink(order) {
     await this.#run(async () => {
       const { customer_link: link } = await send("POST", `/orders/${order.order_id}/link`);
+      if (order.order_id !== this.orderId) return; // another order's panel: not its link
       $("customer-link").replaceChildren(el("a", { href: link }, link));
       this.notify(say("The earlier links no longer work."));
     });

@@ -18,20 +18,20 @@ const SYMBOLS = Object.fromEntries(
 export const pastSymbolOf = (state) => SYMBOLS[state] ?? PAST_SYMBOL;
 
 export class PastStates {
-  #changes = new Map(); // driver_id: [[entered_at_ms, state], …]
+  #changes = new Map(); // driver_id: [[entered_at_ms, state], …]; of the newest request
   #counters = new Map();
 
   /** Fetch the states of drivers in a range; without them the state is unknown. */
   async load(driverIds, from, to) {
-    this.#changes.clear();
+    const changes = (this.#changes = new Map());
     if (driverIds.length > 1 && to - from > MAX_RANGE_MS) return;
     for (let at = 0; at < driverIds.length; at += MAX_DRIVERS) {
       const ids = driverIds.slice(at, at + MAX_DRIVERS).map((id) => `driver_id=${encodeURIComponent(id)}`);
       const range = `from=${from.toISOString()}&to=${to.toISOString()}`;
       const { states } = await getJson(`/fleet/states?${ids.join("&")}&${range}`);
       for (const [id, enteredAt, state] of states) {
-        if (!this.#changes.has(id)) this.#changes.set(id, []);
-        this.#changes.get(id).push([enteredAt, state]);
+        if (!changes.has(id)) changes.set(id, []);
+        changes.get(id).push([enteredAt, state]);
       }
     }
   }

@@ -133,7 +133,7 @@ export class Playback {
       this.#setStatus(say("{} positions of {}{}.", fixes.length, drivers, rest));
       this.#seek(this.#from);
     } catch (error) {
-      this.#fail(error);
+      if (load === this.#loads) this.#fail(error);
     }
   }
 

@@ -3,11 +3,14 @@ import { getJson } from "../api.js";
 import { el } from "../elements.js";
 
 let open = null; // { topic, partition }, whose messages are shown
+let reads = 0; // the answer of one that a later one overtook is dropped
 
 /** Read Kafka again and show it. */
 export async function showKafka(box) {
+  const read = (reads += 1);
   const { topics, groups } = await getJson("/observe/kafka");
   const messages = open && (await readMessages());
+  if (read !== reads) return;
   box.replaceChildren(topicTable(topics, box), groupTable(groups), ...(messages ? [messageTable(messages)] : []));
 }
 

@@ -37,12 +37,15 @@ export class PanelChart {
     );
     this.labels = null;
     this.plot = null;
+    this.loads = 0;
     this.observer = new ResizeObserver(() => this.plot?.setSize(this.#size()));
     this.observer.observe(this.box);
   }
 
   async load(minutes) {
+    const load = (this.loads += 1);
     const { at, series } = await getJson(`/observe/panels/${this.panel.id}?minutes=${minutes}`);
+    if (load !== this.loads) return; // overtaken, or the chart is gone
     const labels = series.map(({ label }) => label).join("\n");
     const data = [at, ...series.map(({ values }) => values)];
     if (!this.plot || labels !== this.labels) {
@@ -59,6 +62,7 @@ export class PanelChart {
   }
 
   destroy() {
+    this.loads += 1;
     this.observer.disconnect();
     this.plot?.destroy();
   }

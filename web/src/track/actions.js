@@ -8,10 +8,14 @@ const t = ACTION_TEXTS[LANGUAGE];
 const FETCH_AGAIN_MS = 5_000;
 const FINAL_STATES = ["delivered", "cancelled", "failed"];
 
+/** What the customer may do changes with the events, and when the courier's next stop does. */
+const versionOf = ({ order_seq, other_delivery_first }) => `${order_seq} ${other_delivery_first}`;
+
 export class Actions {
   #page = null;
-  #seq = null; // of the event that #page was fetched for
-  #isFetching = false;
+  #version = null; // that #page was fetched for
+  #fetching = null;
+  #changes = 0; // by the customer
   #link = null; // that was made to share: shown once
   #isNotified = false;
   #isAsked = false; // whether to cancel
@@ -20,23 +24,27 @@ export class Actions {
     Object.assign(this, { section, path, stream });
   }
 
-  /** Show what can be done now; what only the customer reads is fetched with each new event. */
+  /** Show what can be done now; what only the customer reads is fetched with each new version. */
   async update(track) {
     this.track = track;
-    if (this.#isFetching) return; // an answer that an event has overtaken is not shown
-    this.#isFetching = true;
-    while (this.#seq !== this.track.order_seq) await this.#fetch(this.track.order_seq);
-    this.#isFetching = false;
+    this.#fetching ??= this.#fetchAll().finally(() => (this.#fetching = null));
+    await this.#fetching;
     this.#draw();
   }
 
+  /** An answer that an event or a change has overtaken is not shown. */
+  async #fetchAll() {
+    while (this.#version !== versionOf(this.track)) await this.#fetch(versionOf(this.track));
+  }
+
   /** After a failure again: an ended order has no further event that would do it. */
-  async #fetch(seq) {
+  async #fetch(version) {
+    const changes = this.#changes;
     try {
       const response = await fetch(`${this.path}/page`, { signal: AbortSignal.timeout(10_000) });
       if (response.status === 429 || response.status >= 500) throw new Error(`${response.status}`);
       if (response.ok) this.#page = await response.json();
-      this.#seq = seq;
+      if (changes === this.#changes) this.#version = version;
     } catch {
       await new Promise((resolve) => setTimeout(resolve, FETCH_AGAIN_MS));
     }
@@ -172,7 +180,8 @@ export class Actions {
       const response = await fetch(`${this.path}/${what}`, { method, ...json, signal: AbortSignal.timeout(10_000) });
       if (!response.ok) throw new Error(`${response.status}`);
       const answer = response.status === 204 ? {} : await response.json();
-      this.#seq = null;
+      this.#changes += 1;
+      this.#version = null;
       await this.update(this.track);
       this.#say(done);
       return answer;
