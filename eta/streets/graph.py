@@ -17,6 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from doorstep.geo import M_PER_DEG, lon_difference_deg, m_per_lon_deg, wrap_lon_deg
+from eta.streets.segment_blocks import BLOCK_M, SegmentBlocks
 
 MAX_NEAREST_M = 6_400.0
 CANDIDATES_WITHIN_M = 100.0  # beyond it, the street next to the nearest one is no candidate
@@ -102,6 +103,9 @@ class Streets(Plane):
         self._tree = shapely.STRtree(
             cast("NDArray[np.object_]", shapely.linestrings(self._segments))
         )
+        self._blocks = SegmentBlocks(
+            self._segments, lambda *bounds: self._tree.query(shapely.box(*bounds))
+        )
 
     def nearest(self, x: float, y: float) -> StreetPoint:
         """The nearest point on any street. Raises ValueError over 6.4 km outside the city."""
@@ -124,6 +128,12 @@ class Streets(Plane):
 
         Nearest first. Only the nearest one where it is more than 100 m away.
         """
+        near = self._blocks.near(x, y, blur_m) if max_m >= BLOCK_M else None
+        if near is not None:
+            nearest_of_street: dict[int, int] = {}
+            for segment in near:
+                nearest_of_street.setdefault(int(self._owner[segment, 0]), segment)
+            return [self._snap(segment, x, y) for segment in nearest_of_street.values()]
         nearest = self.nearest_within(x, y, max_m)
         if nearest is None:
             return []

@@ -175,12 +175,13 @@ BEGIN
 END
 $$;
 
--- The valid ones of links, each a token and the order that it is for. A token expires
+-- The orders of the valid ones of links, each a token and the order that it is for. A token expires
 -- limits.customer_token_s after the end of the order.
-CREATE FUNCTION customer_links__good(token_sha256s bytea[], order_ids uuid[])
-RETURNS TABLE (n int8, order_id uuid) LANGUAGE sql STABLE
+CREATE FUNCTION customer_links__orders(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, order_id uuid, order_seq int, assignment_no int, restaurant_id int)
+LANGUAGE sql STABLE
 AS $$
-    SELECT k.n, t.order_id
+    SELECT k.n, o.order_id, o.order_seq, o.assignment_no, o.restaurant_id
     FROM unnest(token_sha256s, order_ids) WITH ORDINALITY AS k (token_sha256, order_id, n)
     CROSS JOIN LATERAL (
         SELECT a.order_id FROM access_token a
@@ -188,8 +189,15 @@ AS $$
             AND a.role = 'customer' AND a.revoked_at IS NULL OFFSET 0
     ) t
     CROSS JOIN LATERAL (
-        SELECT o.ended_at FROM orders o WHERE o.order_id = t.order_id OFFSET 0
+        SELECT o.* FROM orders o WHERE o.order_id = t.order_id OFFSET 0
     ) o
     WHERE o.ended_at IS NULL OR clock_timestamp()
         < o.ended_at + make_interval(secs => (SELECT customer_token_s FROM limits))
+$$;
+
+-- The valid ones of links.
+CREATE FUNCTION customer_links__good(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, order_id uuid) LANGUAGE sql STABLE
+AS $$
+    SELECT k.n, k.order_id FROM customer_links__orders(token_sha256s, order_ids) k
 $$;

@@ -186,9 +186,9 @@ WHERE relname IN ('driver_state', 'driver_cell', 'orders', 'assignment', 'access
     'order_event', 'evidence', 'driver_clock') OR relname ^@ 'fix_history'
 """
 READS = {
-    "customer_tracks_v2": (
-        "SELECT * FROM customer_tracks_v2(ARRAY(SELECT token_sha256 FROM link),"
-        " ARRAY(SELECT order_id FROM link), NULL, NULL, NULL)"
+    "customer_tracks_v3": (
+        "SELECT * FROM customer_tracks_v3(ARRAY(SELECT token_sha256 FROM link),"
+        " ARRAY(SELECT order_id FROM link), NULL, NULL, NULL, NULL)"
     ),
     "find_tokens_v1": "SELECT * FROM find_tokens_v1(ARRAY(SELECT token_sha256 FROM link))",
     "nearest_drivers_v1": query("read_nearest_drivers", "queries/fleet.sql").replace(
