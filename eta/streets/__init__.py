@@ -5,7 +5,6 @@ load.py        the graph from the CSV files of a city's folder
 components.py  its largest strongly connected part
 roads.py       the fastest routes from everywhere to one point
 door_routes.py what is kept of those to a door
-segment_blocks.py the street segments around a place
 """
 
 from eta.streets.components import largest_component

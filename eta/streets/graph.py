@@ -17,7 +17,6 @@ import shapely
 from numpy.typing import NDArray
 
 from doorstep.geo import M_PER_DEG, lon_difference_deg, m_per_lon_deg, wrap_lon_deg
-from eta.streets.segment_blocks import BLOCK_M, SegmentBlocks
 
 MAX_NEAREST_M = 6_400.0
 CANDIDATES_WITHIN_M = 100.0  # beyond it, the street next to the nearest one is no candidate
@@ -103,9 +102,6 @@ class Streets(Plane):
         self._tree = shapely.STRtree(
             cast("NDArray[np.object_]", shapely.linestrings(self._segments))
         )
-        self._blocks = SegmentBlocks(
-            self._segments, lambda *bounds: self._tree.query(shapely.box(*bounds))
-        )
 
     def nearest(self, x: float, y: float) -> StreetPoint:
         """The nearest point on any street. Raises ValueError over 6.4 km outside the city."""
@@ -116,9 +112,12 @@ class Streets(Plane):
 
     def nearest_within(self, x: float, y: float, max_m: float) -> StreetPoint | None:
         """The nearest point on any street, if it is within `max_m`."""
-        found = self._tree.query_nearest(
-            shapely.points(x, y), max_distance=max_m, all_matches=False
-        )
+        return self._nearest_within(shapely.points(x, y), x, y, max_m)
+
+    def _nearest_within(
+        self, point: shapely.Point, x: float, y: float, max_m: float
+    ) -> StreetPoint | None:
+        found = self._tree.query_nearest(point, max_distance=max_m, all_matches=False)
         return self._snap(int(found[0]), x, y) if len(found) else None
 
     def candidates_within(
@@ -128,21 +127,14 @@ class Streets(Plane):
 
         Nearest first. Only the nearest one where it is more than 100 m away.
         """
-        near = self._blocks.near(x, y, blur_m) if max_m >= BLOCK_M else None
-        if near is not None:
-            nearest_of_street: dict[int, int] = {}
-            for segment in near:
-                nearest_of_street.setdefault(int(self._owner[segment, 0]), segment)
-            return [self._snap(segment, x, y) for segment in nearest_of_street.values()]
-        nearest = self.nearest_within(x, y, max_m)
+        point = shapely.points(x, y)
+        nearest = self._nearest_within(point, x, y, max_m)
         if nearest is None:
             return []
         reach_m = nearest.off_street_m + blur_m
         if reach_m > CANDIDATES_WITHIN_M:
             return [nearest]
-        segments = self._tree.query(
-            shapely.points(x, y), predicate="dwithin", distance=min(reach_m, max_m)
-        )
+        segments = self._tree.query(point, predicate="dwithin", distance=min(reach_m, max_m))
         snapped = [nearest, *(self._snap(segment, x, y) for segment in segments.tolist())]
         candidates: dict[int, StreetPoint] = {}
         for one in sorted(snapped, key=lambda one: one.off_street_m):

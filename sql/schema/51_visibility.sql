@@ -162,15 +162,14 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN (
-        SELECT json_agg(json_build_array(h.fix_at, h.lon_deg, h.lat_deg) ORDER BY h.key DESC)
+        SELECT json_agg(json_build_array(x.fix_at, x.lon_deg, x.lat_deg)
+            ORDER BY x.fix_at, x.boot, x.seq)
         FROM (
-            SELECT x.*, row_number() OVER () AS key FROM (
-                SELECT f.fix_at, f.lon_deg, f.lat_deg
-                FROM customer_view__fixes(view, since, before) f
-                ORDER BY f.fix_at DESC, f.boot DESC, f.seq DESC
-                LIMIT at_most
-            ) x
-        ) h
+            SELECT f.fix_at, f.boot, f.seq, f.lon_deg, f.lat_deg
+            FROM customer_view__fixes(view, since, before) f
+            ORDER BY f.fix_at DESC, f.boot DESC, f.seq DESC
+            LIMIT at_most
+        ) x
     );
 END
 $$;

@@ -263,11 +263,14 @@ RETURNS TABLE (
     fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
     accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text, stamp int8
 )
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT * FROM customer_tracks_v3(share_link__owners(token_sha256s, order_ids), order_ids,
-        known_order_seqs, known_stamps, estimated_order_seqs, estimated_fix_ats)
+BEGIN
+    RETURN QUERY SELECT * FROM customer_tracks_v3(
+        share_link__owners(token_sha256s, order_ids), order_ids, known_order_seqs, known_stamps,
+        estimated_order_seqs, estimated_fix_ats);
+END
 $$;
 
 -- As customer_polls_v1, of shares.

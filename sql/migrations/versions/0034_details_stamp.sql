@@ -1,7 +1,45 @@
--- GET /track revalidates an order's details by a digest, and reads the order once per link.
+-- GET /track compares an order's details by a digest, and reads the order once per link. Links are
+-- checked with a kept plan, and trails are sorted once.
 
 SET LOCAL search_path = doorstep, public;
 SET LOCAL check_function_bodies = off;  -- functions may refer to objects that are created later
+
+-- What estimates of arrival need of the fixes that the customer may see: (fix_at, lon_deg, lat_deg)
+-- of the newest `at_most`, oldest first, as JSON.
+CREATE OR REPLACE FUNCTION customer_view__trail(
+    view customer_view, since timestamptz, before timestamptz, at_most int
+)
+RETURNS text LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT json_agg(json_build_array(x.fix_at, x.lon_deg, x.lat_deg)
+            ORDER BY x.fix_at, x.boot, x.seq)
+        FROM (
+            SELECT f.fix_at, f.boot, f.seq, f.lon_deg, f.lat_deg
+            FROM customer_view__fixes(view, since, before) f
+            ORDER BY f.fix_at DESC, f.boot DESC, f.seq DESC
+            LIMIT at_most
+        ) x
+    );
+END
+$$;
+
+-- The positions of good links in the arguments. Here and in other functions for each request,
+-- PL/pgSQL keeps the plan: a function in SQL plans at each call.
+CREATE OR REPLACE FUNCTION customer_links_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8) LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN QUERY SELECT g.n FROM customer_links__good(token_sha256s, order_ids) g;
+END
+$$;
 
 -- The orders of the valid ones of links, each a token and the order that it is for. A token expires
 -- limits.customer_token_s after the end of the order.
@@ -113,11 +151,14 @@ RETURNS TABLE (
     fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
     accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text, stamp int8
 )
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT * FROM customer_tracks_v3(share_link__owners(token_sha256s, order_ids), order_ids,
-        known_order_seqs, known_stamps, estimated_order_seqs, estimated_fix_ats)
+BEGIN
+    RETURN QUERY SELECT * FROM customer_tracks_v3(
+        share_link__owners(token_sha256s, order_ids), order_ids, known_order_seqs, known_stamps,
+        estimated_order_seqs, estimated_fix_ats);
+END
 $$;
 
 REVOKE EXECUTE ON FUNCTION
