@@ -10,28 +10,28 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eta.features import City
 from eta.model import EtaModel
-from eta.streets import EdgeSegment, Point, StreetPoint
+from eta.streets import DoorRoutes, EdgeCosts, EdgeSegment, Point, StreetPoint
 from eta.way import way_points
 
 MAX_OFF_STREET_M = 300.0  # farther from every street is outside the city
-MAX_DOORS = 2_000  # × 17,463 nodes × 5 bytes: 175 MB for Florence
+MAX_DOORS = 2_000  # × 17,463 nodes × 4 bytes: 140 MB for Florence
 MAX_RUNS_PER_S = 20  # × 1 to 5 ms: at most a tenth of one processor
 MAX_HELD = 20_000  # of about 200 bytes
 MAX_WAYS = 4_000  # of usually 60 points: 8 kB each
 MAX_FIRST_POINTS, MAX_FURTHER_POINTS = 10, 90  # of a way: on its first street, and beyond
 # A table reaches as far as 95 % of the routes to its door are long, by their straight line.
 DETOUR, DETOUR_M = 1.4, 400.0
-TENTH_S = 0.1
 OFF_STREET_MPS = 5.0  # a candidate that is 5 m farther from the fix must save a second
-UNREACHABLE = np.iinfo(np.uint16).max  # 6,553 s or 65 km
 Floats = NDArray[np.float64]
 
 
@@ -45,24 +45,11 @@ class Remaining:
     node: int | None = None  # at the end of `first`; None where that leads to the door
 
 
-@dataclass(frozen=True, slots=True)
-class _DoorTable:
-    """The remaining time and distance from each node to one door, packed.
+class _HourSpeeds(NamedTuple):
+    """The seconds of each edge, and what couriers route by."""
 
-    `is_whole` says that a place without them has no route to the door. `turns` are the first edges
-    of the routes, as RoadGraph packs them; `last` lead from an end of the door's street to it.
-    """
-
-    point: StreetPoint
-    tenths: NDArray[np.uint16]
-    metres: NDArray[np.uint16]
-    is_whole: bool
-    turns: NDArray[np.uint8]
-    last: Mapping[int, EdgeSegment]
-
-    def covers(self, nodes: Sequence[int]) -> bool:
-        """Whether the routes from these nodes are known."""
-        return self.is_whole or all(self.tenths[one] != UNREACHABLE for one in nodes)
+    edge_s: Floats
+    costs: EdgeCosts
 
 
 class TravelTimeCache:
@@ -80,8 +67,8 @@ class TravelTimeCache:
         self._clock = clock
         self._max_runs_per_s = max_runs_per_s
         self._second, self._runs = 0, 0
-        self._tables: OrderedDict[tuple[Point, int], _DoorTable] = OrderedDict()
-        self._edge_s: dict[int, Floats] = {}
+        self._tables: OrderedDict[tuple[Point, int], DoorRoutes] = OrderedDict()
+        self._speeds: dict[int, _HourSpeeds] = {}
         self._held: OrderedDict[tuple[Point, Point, int], Remaining | None] = OrderedDict()
         self._ways: OrderedDict[tuple[Point, int, int], list[Point]] = OrderedDict()
         self._hours = _first_equal_hours(model)
@@ -91,7 +78,7 @@ class TravelTimeCache:
         if model.model_id != self.model.model_id:
             self.model = model
             self._tables.clear()
-            self._edge_s.clear()
+            self._speeds.clear()
             self._held.clear()
             self._ways.clear()
             self._hours = _first_equal_hours(model)
@@ -134,7 +121,7 @@ class TravelTimeCache:
         key = (door, hour, found.node)
         tail = self._ways.get(key)
         if tail is None:
-            path = roads.unpack_route(found.node, table.turns, table.last)
+            path = table.route_from(found.node)
             tail = self._ways[key] = way_points(streets, roads, path, MAX_FURTHER_POINTS)
             if len(self._ways) > MAX_WAYS:
                 self._ways.popitem(last=False)
@@ -143,33 +130,33 @@ class TravelTimeCache:
         return [*(point for point in head[:-1] if point != tail[0]), *tail]
 
     def _from_candidates(
-        self, candidates: Sequence[StreetPoint], table: _DoorTable, hour: int
+        self, candidates: Sequence[StreetPoint], routes: DoorRoutes, hour: int
     ) -> Remaining | None:
-        edge_s = self._edge_seconds(hour)
+        edge_s = self._speeds_at(hour).edge_s
         seconds, _, segment, node = min(
             (
                 (seconds, n, segment, node)
                 for n, point in enumerate(candidates)
                 for seconds, segment, node in self.city.roads.departures(
-                    point, table.point, edge_s, lambda node: float(table.tenths[node]) * TENTH_S
+                    point, routes.door, edge_s, routes.seconds_from
                 )
             ),
             key=lambda first: first[0] + candidates[first[1]].off_street_m / OFF_STREET_MPS,
         )
         if node is None:
             return Remaining(seconds, segment.length_m, segment)
-        if table.tenths[node] == UNREACHABLE:
+        rest = routes.rest_from(node)
+        if rest is None:
             return None
-        metres = segment.length_m + float(table.metres[node])
-        return Remaining(seconds, metres, segment, node)
+        return Remaining(seconds, segment.length_m + rest.metres, segment, node)
 
     def _table(
         self, door: Point, hour: int, candidates: Sequence[StreetPoint]
-    ) -> _DoorTable | None:
-        """The table of a door, with the routes from these places; None over the limit of runs."""
+    ) -> DoorRoutes | None:
+        """The routes to a door, those from these places included; None over the limit of runs."""
         key = (door, hour)
-        streets = self.city.streets
-        nodes = self.city.roads.departure_nodes(candidates)
+        streets, roads = self.city.streets, self.city.roads
+        nodes = roads.departure_nodes(candidates)
         cached = self._tables.get(key)
         if cached is not None and cached.covers(nodes):
             self._tables.move_to_end(key)
@@ -177,28 +164,18 @@ class TravelTimeCache:
         point = streets.nearest_within(*streets.to_xy(*door), MAX_OFF_STREET_M)
         if point is None or not self._may_run():
             return None
+        speeds = self._speeds_at(hour)
         away_m = math.dist(point.point, candidates[0].point)
         reach_m = DETOUR_M + DETOUR * away_m if cached is None else math.inf
-        table = self._run(point, hour, reach_m)
-        if not table.covers(nodes):
-            table = self._run(point, hour, math.inf)
-        self._tables[key] = table
+        run = partial(DoorRoutes, roads, point, speeds.costs, speeds.edge_s)
+        routes = run(reach_m * speeds.costs.per_m)
+        if not routes.covers(nodes):
+            routes = run(math.inf)
+        self._tables[key] = routes
         self._tables.move_to_end(key)
         if len(self._tables) > MAX_DOORS:
             self._tables.popitem(last=False)
-        return table
-
-    def _run(self, point: StreetPoint, hour: int, reach_m: float) -> _DoorTable:
-        edge_s, lengths_m = self._edge_seconds(hour), self.city.roads.length_m
-        costs = self.city.routing_costs(self.model.route_choice, edge_s)
-        limit_s = reach_m * float(costs.sum() / lengths_m.sum())
-        tree = self.city.roads.shortest_path_tree(point, costs, limit_s)
-        tenths, metres = tree.sums_from_nodes(edge_s / TENTH_S, lengths_m)
-        turns = self.city.roads.pack_turns(tree.next_edge)
-        is_whole = math.isinf(reach_m)
-        return _DoorTable(
-            point, _packed(tenths), _packed(metres), is_whole, turns, tree.last_segments
-        )
+        return routes
 
     def _may_run(self) -> bool:
         if not self._has_runs_left():
@@ -212,14 +189,13 @@ class TravelTimeCache:
             self._second, self._runs = second, 0
         return self._runs < self._max_runs_per_s
 
-    def _edge_seconds(self, hour: int) -> Floats:
-        if hour not in self._edge_s:
-            self._edge_s[hour] = self.city.edge_seconds(self.model, hour)
-        return self._edge_s[hour]
-
-
-def _packed(values: Floats) -> NDArray[np.uint16]:
-    return np.minimum(np.round(values), UNREACHABLE).astype(np.uint16)
+    def _speeds_at(self, hour: int) -> _HourSpeeds:
+        found = self._speeds.get(hour)
+        if found is None:
+            edge_s = self.city.edge_seconds(self.model, hour)
+            costs = self.city.routing_costs(self.model.route_choice, edge_s)
+            found = self._speeds[hour] = _HourSpeeds(edge_s, self.city.roads.costs(costs))
+        return found
 
 
 def _first_equal_hours(model: EtaModel) -> list[int]:

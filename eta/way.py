@@ -57,7 +57,9 @@ def _at(street: Street, along_m: float) -> Point:
 
 
 def _simplified(line: Sequence[Point], tolerance_m: float) -> list[Point]:
-    found = shapely.simplify(shapely.linestrings(np.array(line)), tolerance_m)
+    found = shapely.simplify(
+        shapely.linestrings(np.array(line)), tolerance_m, preserve_topology=False
+    )
     return [(float(x), float(y)) for x, y in shapely.get_coordinates(found)]
 
 

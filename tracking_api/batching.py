@@ -1,4 +1,5 @@
-"""Batches concurrent lookups. A lone request runs immediately.
+"""Batches concurrent lookups. A lone request runs immediately. One that comes while a batch is
+being loaded waits for its end, with others, for 5 ms at most.
 
 18,000 viewers that reconnect at once, each to its own order, cost some hundred statements. Under
 load the rate of statements is limited, so that batches fill up.
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 MAX_CONCURRENT_BATCHES = 2  # of a pool of 10
+PATIENCE_S = 0.005  # some times what a small batch takes
 MAX_BATCH_KEYS = 200
 BATCHES_PER_S = 50.0  # sustained; without a limit each batch would soon hold one key
 BURST = 25  # batches that are not delayed
@@ -36,6 +38,7 @@ class BatchLoader(Generic[K, V]):
         self._pending: dict[K, asyncio.Future[V | None]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._next_batch_s = 0.0  # by the loop's clock: no batch starts earlier
+        self._impatience: asyncio.TimerHandle | None = None
 
     async def __call__(self, key: K) -> V | None:
         """Return the value of a key, or None."""
@@ -43,11 +46,26 @@ class BatchLoader(Generic[K, V]):
         if result is None:
             result = self._pending[key] = asyncio.get_running_loop().create_future()
             result.add_done_callback(_retrieve_exception)
-            if len(self._workers) < MAX_CONCURRENT_BATCHES:
-                worker = asyncio.create_task(self._load_pending())
-                self._workers.add(worker)
-                worker.add_done_callback(self._workers.discard)
+            if not self._workers:
+                self._start_worker()
+            elif self._impatience is None and len(self._workers) < MAX_CONCURRENT_BATCHES:
+                loop = asyncio.get_running_loop()
+                self._impatience = loop.call_later(PATIENCE_S, self._start_another)
         return await asyncio.shield(result)  # a cancelled request does not cancel the others'
+
+    def _start_worker(self) -> None:
+        self._workers.add(asyncio.create_task(self._work()))
+
+    async def _work(self) -> None:
+        try:
+            await self._load_pending()
+        finally:
+            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def _start_another(self) -> None:
+        self._impatience = None
+        if self._pending and len(self._workers) < MAX_CONCURRENT_BATCHES:
+            self._start_worker()
 
     async def _load_pending(self) -> None:
         while self._pending:

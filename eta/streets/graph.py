@@ -112,9 +112,12 @@ class Streets(Plane):
 
     def nearest_within(self, x: float, y: float, max_m: float) -> StreetPoint | None:
         """The nearest point on any street, if it is within `max_m`."""
-        found = self._tree.query_nearest(
-            shapely.points(x, y), max_distance=max_m, all_matches=False
-        )
+        return self._nearest_within(shapely.points(x, y), x, y, max_m)
+
+    def _nearest_within(
+        self, point: shapely.Point, x: float, y: float, max_m: float
+    ) -> StreetPoint | None:
+        found = self._tree.query_nearest(point, max_distance=max_m, all_matches=False)
         return self._snap(int(found[0]), x, y) if len(found) else None
 
     def candidates_within(
@@ -124,15 +127,14 @@ class Streets(Plane):
 
         Nearest first. Only the nearest one where it is more than 100 m away.
         """
-        nearest = self.nearest_within(x, y, max_m)
+        point = shapely.points(x, y)
+        nearest = self._nearest_within(point, x, y, max_m)
         if nearest is None:
             return []
         reach_m = nearest.off_street_m + blur_m
         if reach_m > CANDIDATES_WITHIN_M:
             return [nearest]
-        segments = self._tree.query(
-            shapely.points(x, y), predicate="dwithin", distance=min(reach_m, max_m)
-        )
+        segments = self._tree.query(point, predicate="dwithin", distance=min(reach_m, max_m))
         snapped = [nearest, *(self._snap(segment, x, y) for segment in segments.tolist())]
         candidates: dict[int, StreetPoint] = {}
         for one in sorted(snapped, key=lambda one: one.off_street_m):

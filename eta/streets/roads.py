@@ -10,8 +10,9 @@ copies of the edges that may follow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,6 @@ from eta.streets.graph import BannedTurn, StreetPoint, Streets
 
 Floats = NDArray[np.float64]
 NO_EDGE = -1
-NO_TURN = np.iinfo(np.uint8).max
 MIN_COST_S = 1e-9  # a sparse matrix drops a cost of 0
 
 
@@ -38,6 +38,21 @@ class EdgeSegment:
     def length_m(self) -> float:
         """Its length."""
         return abs(self.to_m - self.from_m)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EdgeCosts:
+    """The cost of each edge, arranged for runs of Dijkstra."""
+
+    per_edge: Floats
+    by_end: Floats  # in the order of the reversed graph
+    per_m: float  # on average
+
+
+class _Views(NamedTuple):
+    by_start: memoryview[int]
+    starts: memoryview[int]
+    to_node: memoryview[int]
 
 
 class RoadGraph:
@@ -59,18 +74,20 @@ class RoadGraph:
         self._ban_turns(streets.turns)
         self.length_m = np.array([street.length_m for street in all_streets])[self.street_of]
         self._nodes = np.int64(len(self.node_of))
+        self.goal_node = len(self.node_of)  # stands for the goal of a run
         # The reversed graph in CSR form: a row per end node, a column per start node.
         self._order = np.lexsort((self.from_node, self.to_node))
         self._rows = np.searchsorted(self.to_node[self._order], np.arange(self._nodes + 1))
         self._columns = self.from_node[self._order].astype(np.int32)
-        # The edges by their start node, and the rank of each among those of its node.
+        # The edges by their start node, and by their street.
         self._by_start = np.argsort(self.from_node, kind="stable")
         self._starts = np.searchsorted(self.from_node[self._by_start], np.arange(self._nodes + 1))
-        ranks_in_order = (
-            np.arange(len(self.from_node)) - self._starts[self.from_node[self._by_start]]
+        # Single values are read from views: an array makes an object of its own for each.
+        self._views = _Views(self._by_start.data, self._starts.data, self.to_node.data)
+        self._by_street = np.argsort(self.street_of, kind="stable")
+        self._street_starts = np.searchsorted(
+            self.street_of[self._by_street], np.arange(self.forwards + 1)
         )
-        self._rank_of = np.empty(len(self.from_node), dtype=np.uint8)
-        self._rank_of[self._by_start] = ranks_in_order
         # An index from (start node, end node) to the edge, and the few pairs with several edges.
         keys = self.from_node * self._nodes + self.to_node
         by_nodes = np.argsort(keys, kind="stable")
@@ -122,6 +139,11 @@ class RoadGraph:
         """The edge of a street in a direction; None against a one-way street."""
         return self._backwards.get(street) if backwards else street
 
+    def costs(self, edge_s: Floats) -> EdgeCosts:
+        """Arrange the cost of each edge for runs."""
+        by_end = np.maximum(edge_s[self._order], MIN_COST_S)
+        return EdgeCosts(edge_s, by_end, float(edge_s.sum() / self.length_m.sum()))
+
     def shortest_path_tree(
         self, goal: StreetPoint, edge_s: Floats, limit_s: float = math.inf
     ) -> ShortestPathTree:
@@ -129,27 +151,37 @@ class RoadGraph:
 
         `edge_s` are seconds per edge. The run takes as long as the places that it reaches are many.
         """
+        remaining_s, next_nodes, last = self.next_nodes(goal, self.costs(edge_s), limit_s)
+        next_edge = self._next_edges(next_nodes, edge_s)
+        return ShortestPathTree(self, goal, edge_s, remaining_s, next_edge, last)
+
+    def next_nodes(
+        self, goal: StreetPoint, costs: EdgeCosts, limit_s: float
+    ) -> tuple[Floats, NDArray[np.int32], dict[int, EdgeSegment]]:
+        """Per node the cost of the fastest route and its next node; and the last segments.
+
+        The next node is `goal_node` before the goal, and negative without a route.
+        """
         length_m = self.streets.streets[goal.street].length_m
+        first, end = self._street_starts[goal.street : goal.street + 2].tolist()
         ends = [
             (
                 int(self.from_node[edge]),
                 EdgeSegment(edge, length_m if self.is_backwards[edge] else 0.0, goal.along_m),
             )
-            for edge in np.flatnonzero(self.street_of == goal.street).tolist()
+            for edge in self._by_street[first:end].tolist()
         ]
-        costs = [max(self.cost_s(segment, edge_s), MIN_COST_S) for _, segment in ends]
+        last_costs = [max(self.cost_s(segment, costs.per_edge), MIN_COST_S) for _, segment in ends]
         columns = np.append(self._columns, np.array([node for node, _ in ends], dtype=np.int32))
         rows = np.append(self._rows, len(columns)).astype(np.int32)
-        size = int(self._nodes) + 1  # the last row is the goal
-        weights = np.append(np.maximum(edge_s[self._order], MIN_COST_S), costs)
-        remaining_s, predecessors = dijkstra(
-            csr_array((weights, columns, rows), shape=(size, size)),
-            indices=size - 1,
+        size = self.goal_node + 1
+        remaining_s, next_nodes = dijkstra(
+            csr_array((np.append(costs.by_end, last_costs), columns, rows), shape=(size, size)),
+            indices=self.goal_node,
             return_predecessors=True,
             limit=limit_s,
         )
-        next_edge = self._next_edges(predecessors[:-1], edge_s)
-        return ShortestPathTree(self, goal, edge_s, remaining_s[:-1], next_edge, dict(ends))
+        return remaining_s[:-1], next_nodes[:-1], dict(ends)
 
     def _next_edges(self, predecessors: NDArray[np.int32], edge_s: Floats) -> NDArray[np.int64]:
         """Per node, the edge to the next node of its route."""
@@ -166,25 +198,18 @@ class RoadGraph:
         fastest[self._parallel_ranks[slowest_first]] = self._parallel_edges[slowest_first]
         return fastest
 
-    def pack_turns(self, next_edge: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Per node, the rank of the next edge among those that lead from it, in one byte."""
-        nodes = np.flatnonzero(next_edge >= 0)
-        turns = np.full(len(next_edge), NO_TURN)
-        turns[nodes] = self._rank_of[next_edge[nodes]]
-        return turns
+    def edge_between(self, node: int, after: int, costs: EdgeCosts) -> int:
+        """The edge from a node to the next one, the cheapest of several."""
+        by_start, starts, to_node = self._views
+        first, end = starts[node], starts[node + 1]
+        found = [edge for edge in by_start[first:end].tolist() if to_node[edge] == after]
+        return found[0] if len(found) == 1 else min(found, key=lambda e: float(costs.per_edge[e]))
 
-    def unpack_route(
-        self, node: int, turns: NDArray[np.uint8], last: Mapping[int, EdgeSegment]
-    ) -> list[EdgeSegment]:
-        """The route from a node, from packed turns and the last segments to the goal."""
-        route: list[EdgeSegment] = []
-        while (turn := int(turns[node])) != NO_TURN and len(route) < len(turns):
-            edge = int(self._by_start[self._starts[node] + turn])
-            length_m = float(self.length_m[edge])
-            ends = (length_m, 0.0) if self.is_backwards[edge] else (0.0, length_m)
-            route.append(EdgeSegment(edge, *ends))
-            node = int(self.to_node[edge])
-        return [*route, last[node]] if node in last else route
+    def whole_segment(self, edge: int) -> EdgeSegment:
+        """All of an edge."""
+        length_m = float(self.length_m[edge])
+        ends = (length_m, 0.0) if self.is_backwards[edge] else (0.0, length_m)
+        return EdgeSegment(edge, *ends)
 
     def departure_nodes(self, starts: Iterable[StreetPoint]) -> list[int]:
         """The nodes at the ends of the possible first segments from these places."""
@@ -219,7 +244,7 @@ class RoadGraph:
             node = int(self.to_node[edge])
             yield self.cost_s(segment, edge_s) + remaining_s(node), segment, node
 
-    def cost_s(self, segment: EdgeSegment, edge_s: Floats) -> float:
+    def cost_s(self, segment: EdgeSegment, edge_s: Floats | memoryview[float]) -> float:
         """The cost of a part of an edge."""
         edge_m = self.length_m[segment.edge]
         return float(edge_s[segment.edge] * (segment.length_m / edge_m if edge_m else 0.0))
@@ -283,8 +308,6 @@ class ShortestPathTree:
     def _from_node(self, node: int) -> Iterator[EdgeSegment]:
         roads = self.roads
         while (edge := int(self.next_edge[node])) != NO_EDGE:
-            length_m = float(roads.length_m[edge])
-            ends = (length_m, 0.0) if roads.is_backwards[edge] else (0.0, length_m)
-            yield EdgeSegment(edge, *ends)
+            yield roads.whole_segment(edge)
             node = int(roads.to_node[edge])
         yield self.last_segments[node]

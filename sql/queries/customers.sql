@@ -6,8 +6,8 @@
 SELECT n FROM customer_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
 -- read_customer_tracks --
-SELECT * FROM customer_tracks_v2(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
-    %(known_order_seqs)s::int[], %(estimated_order_seqs)s::int[],
+SELECT * FROM customer_tracks_v3(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
+    %(known_order_seqs)s::int[], %(known_stamps)s::int8[], %(estimated_order_seqs)s::int[],
     %(estimated_fix_ats)s::timestamptz[])
 
 -- read_customer_waits --
@@ -40,8 +40,8 @@ SELECT media_type, content FROM customer_photo_v1(%(token_sha256)s, %(order_id)s
 SELECT n FROM share_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
 -- read_shared_tracks --
-SELECT * FROM share_tracks_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
-    %(known_order_seqs)s::int[], %(estimated_order_seqs)s::int[],
+SELECT * FROM share_tracks_v2(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
+    %(known_order_seqs)s::int[], %(known_stamps)s::int8[], %(estimated_order_seqs)s::int[],
     %(estimated_fix_ats)s::timestamptz[])
 
 -- read_shared_polls --

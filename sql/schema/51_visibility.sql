@@ -162,25 +162,25 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN (
-        SELECT json_agg(json_build_array(h.fix_at, h.lon_deg, h.lat_deg) ORDER BY h.key DESC)
+        SELECT json_agg(json_build_array(x.fix_at, x.lon_deg, x.lat_deg)
+            ORDER BY x.fix_at, x.boot, x.seq)
         FROM (
-            SELECT x.*, row_number() OVER () AS key FROM (
-                SELECT f.fix_at, f.lon_deg, f.lat_deg
-                FROM customer_view__fixes(view, since, before) f
-                ORDER BY f.fix_at DESC, f.boot DESC, f.seq DESC
-                LIMIT at_most
-            ) x
-        ) h
+            SELECT f.fix_at, f.boot, f.seq, f.lon_deg, f.lat_deg
+            FROM customer_view__fixes(view, since, before) f
+            ORDER BY f.fix_at DESC, f.boot DESC, f.seq DESC
+            LIMIT at_most
+        ) x
     );
 END
 $$;
 
--- The valid ones of links, each a token and the order that it is for. A token expires
+-- The orders of the valid ones of links, each a token and the order that it is for. A token expires
 -- limits.customer_token_s after the end of the order.
-CREATE FUNCTION customer_links__good(token_sha256s bytea[], order_ids uuid[])
-RETURNS TABLE (n int8, order_id uuid) LANGUAGE sql STABLE
+CREATE FUNCTION customer_links__orders(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, order_id uuid, order_seq int, assignment_no int, restaurant_id int)
+LANGUAGE sql STABLE
 AS $$
-    SELECT k.n, t.order_id
+    SELECT k.n, o.order_id, o.order_seq, o.assignment_no, o.restaurant_id
     FROM unnest(token_sha256s, order_ids) WITH ORDINALITY AS k (token_sha256, order_id, n)
     CROSS JOIN LATERAL (
         SELECT a.order_id FROM access_token a
@@ -188,8 +188,15 @@ AS $$
             AND a.role = 'customer' AND a.revoked_at IS NULL OFFSET 0
     ) t
     CROSS JOIN LATERAL (
-        SELECT o.ended_at FROM orders o WHERE o.order_id = t.order_id OFFSET 0
+        SELECT o.* FROM orders o WHERE o.order_id = t.order_id OFFSET 0
     ) o
     WHERE o.ended_at IS NULL OR clock_timestamp()
         < o.ended_at + make_interval(secs => (SELECT customer_token_s FROM limits))
+$$;
+
+-- The valid ones of links.
+CREATE FUNCTION customer_links__good(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, order_id uuid) LANGUAGE sql STABLE
+AS $$
+    SELECT k.n, k.order_id FROM customer_links__orders(token_sha256s, order_ids) k
 $$;

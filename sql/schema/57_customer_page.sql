@@ -253,6 +253,26 @@ AS $$
         known_order_seqs, estimated_order_seqs, estimated_fix_ats)
 $$;
 
+-- As customer_tracks_v3, of shares. The service must not pass on the door either.
+CREATE FUNCTION share_tracks_v2(
+    token_sha256s bytea[], order_ids uuid[], known_order_seqs int[], known_stamps int8[],
+    estimated_order_seqs int[], estimated_fix_ats timestamptz[]
+)
+RETURNS TABLE (
+    n int8, now timestamptz, order_seq int, driver_id text,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text, stamp int8
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM customer_tracks_v3(
+        share_link__owners(token_sha256s, order_ids), order_ids, known_order_seqs, known_stamps,
+        estimated_order_seqs, estimated_fix_ats);
+END
+$$;
+
 -- As customer_polls_v1, of shares.
 CREATE FUNCTION share_polls_v1(token_sha256s bytea[], order_ids uuid[])
 RETURNS TABLE (

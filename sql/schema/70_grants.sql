@@ -69,12 +69,13 @@ GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
-    customer_links_v1, customer_tracks_v2, customer_polls_v1, customer_history_v1,
+    customer_links_v1, customer_tracks_v2, customer_tracks_v3, customer_polls_v1,
+    customer_history_v1,
     customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1,
     customer_waits_v1,
     customer_page_v1, customer_note_v1, customer_share_v1, customer_unshare_v1,
     customer_subscribe_v1, customer_unsubscribe_v1, customer_retry_v1,
-    share_links_v1, share_tracks_v1, share_polls_v1, share_watch_v1, share_waits_v1
+    share_links_v1, share_tracks_v1, share_tracks_v2, share_polls_v1, share_watch_v1, share_waits_v1
 TO customer;
 GRANT EXECUTE ON FUNCTION push_subscription__take_due_v1, push_subscription__drop_v1
 TO tracking_api;

@@ -54,7 +54,7 @@ TEST_CLOCK = """
     RETURN (SELECT now FROM doorstep.test_now);
     ALTER FUNCTION nearest_drivers_v2 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_tracks_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
-    ALTER FUNCTION customer_tracks_v2 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION customer_tracks_v3 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_polls_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_history_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER TABLE orders ALTER state_at SET DEFAULT doorstep.clock_timestamp();
@@ -249,19 +249,21 @@ class Fleet:
         )
 
     def _check_service_reads_the_same(self, links: dict[str, Any], track: dict[str, Any]) -> None:
-        """Compare what tracking_api reads (customer_tracks_v2) with customer_tracks_v1."""
-        nothing = dict.fromkeys(("known_order_seqs", "estimated_order_seqs", "estimated_fix_ats"))
+        """Compare what tracking_api reads (customer_tracks_v3) with customer_tracks_v1."""
+        nothing = dict.fromkeys(
+            ("known_order_seqs", "known_stamps", "estimated_order_seqs", "estimated_fix_ats")
+        )
         found = self._one(
             self.links, query("read_customer_tracks", "queries/customers.sql"), links | nothing
         )
         same = ("order_seq", "driver_id", "fix_at", "received_at", "lon_deg", "lat_deg")
         trail = [datetime.fromisoformat(one[0]) for one in json.loads(found["trail"] or "[]")]
         if [found[one] for one in same] != [track[one] for one in same]:
-            raise ValueError(f"customer_tracks_v2 shows {found}, v1 {track}")
+            raise ValueError(f"customer_tracks_v3 shows {found}, v1 {track}")
         recent_at = found["now"] - timedelta(minutes=5)
         newest_is_recent = found["fix_at"] is not None and found["fix_at"] > recent_at
         if newest_is_recent and trail != (track["trail_fix_at"] or []):
-            raise ValueError(f"customer_tracks_v2 has the trail {trail}, v1 {track}")
+            raise ValueError(f"customer_tracks_v3 has the trail {trail}, v1 {track}")
 
     def command_driver(self, at: datetime, driver_id: str, command: str) -> str:
         self._set_clock(self.commands, at)

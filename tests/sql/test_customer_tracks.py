@@ -119,22 +119,67 @@ async def test_read_tracks__revoked_link__shows_nothing_at_once(
         assert await reader.read() is None
 
 
-async def test_read_tracks__evidence_of_an_earlier_instant__is_shown_after_four_seconds(
-    database: Database, fleet: Fleet, link: TrackLink
+EARLIER_ARRIVAL = """
+UPDATE evidence SET occurred_at = occurred_at - interval '1 minute' WHERE order_id = %(order_id)s
+"""
+PROOF = """
+INSERT INTO evidence (order_id, assignment_no, state, occurred_at)
+SELECT order_id, assignment_no, state, occurred_at FROM order_event
+WHERE order_id = %(order_id)s AND state = 'picked_up'
+"""
+AS_PROVED = "UPDATE order_event SET source = 'gps' WHERE order_id = %(order_id)s"
+SILENT_CHANGES = {
+    "evidence of an earlier instant": EARLIER_ARRIVAL,
+    "a restaurant's new name": "UPDATE restaurant SET name = 'Trattoria nuova'",
+    "a scheduled time": """
+        INSERT INTO order_detail (order_id, created_by, search, scheduled_for)
+        VALUES (%(order_id)s, '', '', now() + interval '1 h')""",
+}
+
+
+@pytest.mark.parametrize("change", SILENT_CHANGES)
+async def test_read_tracks__a_change_without_an_event__is_shown_after_four_seconds(
+    database: Database, fleet: Fleet, link: TrackLink, change: str
 ) -> None:
-    """The only thing that changes without an event."""
     clock_s = 0.0
     fleet.command_order(link.order_id, "pick_up")
+    of_order = {"order_id": link.order_id}
+    for statement in (AS_PROVED, PROOF):
+        fleet.conn.execute(statement, of_order)
     async with reader_of(database, link, DetailsCache(clock=lambda: clock_s)) as reader:
         first = await reader.read()
-        assert first is not None
-        earlier_at = first.events[0].occurred_at - timedelta(minutes=1)
-        fleet.run("UPDATE order_event SET occurred_at = %s WHERE order_seq = 1", earlier_at)
-        clock_s = 3.9
-        kept = await reader.read()
         clock_s = 4.1
+        compared = await reader.read()
+        fleet.conn.execute(SILENT_CHANGES[change], of_order)
+        clock_s = 8.0
+        kept = await reader.read()
+        clock_s = 8.3
         read_again = await reader.read()
+    assert first is not None
+    assert compared is not None
     assert kept is not None
     assert read_again is not None
-    assert kept.events == first.events
-    assert read_again.events[0].occurred_at == earlier_at
+    assert compared.events is first.events  # not read again
+    shown = [(one.events, one.restaurant_name, one.plan) for one in (first, kept, read_again)]
+    assert shown[0] == shown[1]
+    assert shown[1] != shown[2]
+
+
+async def test_read_tracks__photo_of_a_delivered_order__is_shown_after_four_seconds(
+    database: Database, fleet: Fleet, link: TrackLink
+) -> None:
+    clock_s = 0.0
+    fleet.command_order(link.order_id, "pick_up")
+    fleet.command_order(link.order_id, "deliver")
+    async with reader_of(database, link, DetailsCache(clock=lambda: clock_s)) as reader:
+        first = await reader.read()
+        fleet.run(
+            "INSERT INTO order_photo (order_id, driver_id, stored_at, media_type, content)"
+            " VALUES (%s, 'd1', now(), 'image/jpeg', 'x')",
+            link.order_id,
+        )
+        clock_s = 4.1
+        read_again = await reader.read()
+    assert first is not None
+    assert read_again is not None
+    assert (first.has_photo, read_again.has_photo) == (False, True)

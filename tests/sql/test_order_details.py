@@ -199,7 +199,7 @@ def test_customer__of_an_order_with_details__sees_none_of_the_new_ones(fleet: Fl
             conn.execute(query("customer_tracks"), link).fetchall(),
             conn.execute(query("customer_polls"), link).fetchall(),
             conn.execute(
-                "SELECT * FROM customer_tracks_v2(%s, %s, NULL, NULL, NULL)",
+                "SELECT * FROM customer_tracks_v3(%s, %s, NULL, NULL, NULL, NULL)",
                 [[token], [order_id]],
             ).fetchall(),
         ]

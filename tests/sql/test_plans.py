@@ -183,12 +183,27 @@ SELECT sha256(order_id::text::bytea), 'customer', order_id FROM orders
 READ_TABLES = """
 SELECT relname AS name, seq_tup_read::int AS scanned FROM pg_stat_xact_user_tables
 WHERE relname IN ('driver_state', 'driver_cell', 'orders', 'assignment', 'access_token',
-    'order_event', 'evidence', 'driver_clock') OR relname ^@ 'fix_history'
+    'order_event', 'evidence', 'driver_clock', 'order_detail', 'share_link')
+    OR relname ^@ 'fix_history'
 """
 READS = {
-    "customer_tracks_v2": (
-        "SELECT * FROM customer_tracks_v2(ARRAY(SELECT token_sha256 FROM link),"
-        " ARRAY(SELECT order_id FROM link), NULL, NULL, NULL)"
+    "customer_tracks_v3": (
+        "SELECT * FROM customer_tracks_v3(ARRAY(SELECT token_sha256 FROM link),"
+        " ARRAY(SELECT order_id FROM link), NULL, NULL, NULL, NULL)"
+    ),
+    "customer_tracks_v3 of held details": (
+        "SELECT * FROM customer_tracks_v3(ARRAY(SELECT token_sha256 FROM link),"
+        " ARRAY(SELECT order_id FROM link), '{3}', '{0}', NULL, NULL)"
+    ),
+    "customer_links_v1": (
+        "SELECT * FROM customer_links_v1(ARRAY(SELECT token_sha256 FROM link),"
+        " ARRAY(SELECT order_id FROM link))"
+    ),
+    "share_tracks_v2": (
+        "SELECT * FROM customer_links_v1(ARRAY(SELECT token_sha256 FROM link),"
+        " ARRAY(SELECT order_id FROM link)) LEFT JOIN share_tracks_v2("
+        "ARRAY(SELECT token_sha256 FROM link), ARRAY(SELECT order_id FROM link),"
+        " NULL, NULL, NULL, NULL) USING (n)"
     ),
     "find_tokens_v1": "SELECT * FROM find_tokens_v1(ARRAY(SELECT token_sha256 FROM link))",
     **{

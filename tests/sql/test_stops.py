@@ -357,7 +357,7 @@ def test_waiting_customer__reads_two_instants_and_nothing_else(fleet: Fleet) -> 
         assert at.timestamp() % 300 == 0
     assert found["earliest_at"] < found["latest_at"]
     [track] = fleet.run(
-        "SELECT * FROM customer_tracks_v2(%s::bytea[], %s::uuid[], NULL, NULL, NULL)",
+        "SELECT * FROM customer_tracks_v3(%s::bytea[], %s::uuid[], NULL, NULL, NULL, NULL)",
         [b"2" * 32],
         [second],
     )

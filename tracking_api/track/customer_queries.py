@@ -117,10 +117,13 @@ class CustomerQueries:
 
         With `held`, details may be up to 4 s old, and trails are omitted whose estimate is held.
         """
-        details = [self.details.get(one.order_id) if held is not None else None for one in links]
+        kept = [self.details.get(one.order_id) if held is not None else None for one in links]
         known = [held(one.order_id) if held is not None else None for one in links]
         parameters = {
-            "known_order_seqs": _array([one and one.order_seq for one in details]),
+            "known_order_seqs": _array([one and one.details.order_seq for one in kept]),
+            "known_stamps": _array(
+                [None if not one or one.is_fresh else one.stamp for one in kept]
+            ),
             "estimated_order_seqs": _array([one and one.order_seq for one in known]),
             "estimated_fix_ats": _array([one and one.fix_at for one in known]),
         }
@@ -133,13 +136,11 @@ class CustomerQueries:
                 await asyncio.sleep(0)  # other requests run between parts of many
             n = row[0] - 1
             order_id = links[n].order_id
-            current = details[n]
-            if row[11] is not None:
-                current = _decode_details(row[11])
-                self.details.put(order_id, current)
-            if current is not None:
-                is_shared = count >= len(rows)
-                found[links[n]] = _tracked_order(row, order_id, current, known[n], is_shared)
+            current = _decode_details(row[11]) if row[11] is not None else kept[n].details
+            if row[13] is not None:
+                self.details.put(order_id, current, row[13])
+            is_shared = count >= len(rows)
+            found[links[n]] = _tracked_order(row, order_id, current, known[n], is_shared)
         return await self._with_waits(found)
 
     async def _with_waits(

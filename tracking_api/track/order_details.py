@@ -1,8 +1,9 @@
 """What an answer holds of an order besides the position, kept for a few seconds.
 
-It changes only with the order's events: the number of the newest one comes from the database with
-every read. The instants of events are an exception (late fixes may prove an earlier one), so the
-details are read again after MAX_AGE_S.
+It changes with the order's events: the number of the newest one comes from the database with every
+read. What else may change it (late fixes may prove an earlier instant of an event, the restaurant
+may be renamed) is in a digest, `stamp`, which is compared after MAX_AGE_S. An order that has ended
+has none, and is read again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from tracking_api.track.visibility import Event, Notices, OrderPlan
+from tracking_api.track.visibility import FINAL_STATES, Event, Notices, OrderPlan
 
 MAX_AGE_S = 4.0  # below the 5 s within which everything shown is current
 MAX_ORDERS = 20_000  # of about 1.5 KB
@@ -50,6 +52,14 @@ class OrderDetails(msgspec.Struct, frozen=True, array_like=True):
     notices: Notices | None = None
 
 
+class HeldDetails(NamedTuple):
+    """The details of an order, their digest, and whether they are shown without comparing it."""
+
+    details: OrderDetails
+    stamp: int
+    is_fresh: bool
+
+
 class DetailsCache:
     """The details of the orders read most recently."""
 
@@ -62,18 +72,23 @@ class DetailsCache:
         self._max_age_s = max_age_s
         self._max_orders = max_orders
         self._clock = clock
-        self._held: OrderedDict[UUID, tuple[float, OrderDetails]] = OrderedDict()  # oldest first
+        # the oldest first
+        self._held: OrderedDict[UUID, tuple[float, OrderDetails, int]] = OrderedDict()
 
-    def get(self, order_id: UUID) -> OrderDetails | None:
-        """Return an order's details if they are fresh."""
+    def get(self, order_id: UUID) -> HeldDetails | None:
+        """Return an order's details, unless they are old and of an order that has ended."""
         held = self._held.get(order_id)
-        if held is None or self._clock() - held[0] > self._max_age_s:
+        if held is None:
             return None
-        return held[1]
+        read_s, details, stamp = held
+        is_fresh = self._clock() - read_s <= self._max_age_s
+        if not is_fresh and details.state in FINAL_STATES:
+            return None
+        return HeldDetails(details, stamp, is_fresh)
 
-    def put(self, order_id: UUID, details: OrderDetails) -> None:
-        """Keep details that were just read."""
+    def put(self, order_id: UUID, details: OrderDetails, stamp: int) -> None:
+        """Keep details that were just read, or compared."""
         self._held.pop(order_id, None)
-        self._held[order_id] = self._clock(), details
+        self._held[order_id] = self._clock(), details, stamp
         if len(self._held) > self._max_orders:
             self._held.popitem(last=False)

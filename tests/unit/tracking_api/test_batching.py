@@ -49,6 +49,26 @@ async def test_batch_loader__requested_while_a_batch_is_loading__goes_into_a_lat
     assert squares.batches == [[2, 3], [2]]
 
 
+async def test_batch_loader__a_batch_that_hangs__holds_later_requests_up_only_shortly():
+    hanging = asyncio.Event()
+    batches: list[list[int]] = []
+
+    async def squares(keys: Sequence[int]) -> dict[int, int]:
+        batches.append(list(keys))
+        if 1 in keys:
+            await hanging.wait()
+        return {key: key * key for key in keys}
+
+    load = BatchLoader(squares)
+    first = asyncio.create_task(load(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await asyncio.gather(load(2), load(3)) == [4, 9]
+    hanging.set()
+    assert await first == 1
+    assert batches == [[1], [2, 3]]
+
+
 async def test_batch_loader__more_keys_than_a_batch_holds__all_get_values():
     squares = Squares()
     load = BatchLoader(squares)

@@ -1,0 +1,19 @@
+"""An order's details are read again if their digest has changed."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from sql import read_sql
+
+revision = "0034"
+down_revision = "0033"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the file through psycopg, which accepts several statements at once."""
+    connection = op.get_bind().connection.driver_connection
+    assert connection is not None  # noqa: S101 - for the type checker
+    connection.execute(read_sql("migrations/versions/0034_details_stamp.sql"))
