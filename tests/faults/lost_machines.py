@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from doorstep.errors import Unavailable
 from ops.stack.replicas import etcd, kafka_nodes, patroni
 from ops.stack.replicas.specs import database_nodes
 from ops.stack.settings import StackSettings
-from tests.faults.apis import Callers
+from tests.faults.apis import Callers, Response
 from tests.faults.checker import Checker
 from tests.faults.environment import (
     EnvironmentSettings,
@@ -62,22 +62,23 @@ class Loss:
     """What became of one loss. Times are seconds since the node was killed."""
 
     node: str
-    writing_s: float  # until fixes are committed and no more PATCH fails, without the node
+    writing_s: float  # until fixes are committed and a PATCH succeeds again, without the node
     whole_s: float  # until the node has joined again, and everything is ready
     lost_patches: int
-    failed: int  # requests
-    strange: int  # of those, the ones that were not answered with 503 and Retry-After
+    refused: int  # requests, with 503 and Retry-After
+    unanswered: int  # within the caller's patience: more on a busy machine
+    strange: int  # other errors
 
     @property
     def ok(self) -> bool:
-        """Whether no acknowledged PATCH is lost, and each refusal said to try again."""
+        """Whether no acknowledged PATCH is lost, and each error said to try again."""
         return not (self.lost_patches or self.strange)
 
     def __str__(self) -> str:
         return (
             f"{self.node}: writing after {self.writing_s:.1f} s, whole after {self.whole_s:.1f} s,"
-            f" {self.failed} requests refused ({self.strange} not with 503 and Retry-After),"
-            f" {self.lost_patches} acked PATCHes lost"
+            f" {self.refused} requests refused, {self.unanswered} unanswered, {self.strange} with"
+            f" other errors, {self.lost_patches} acked PATCHes lost"
         )
 
 
@@ -149,10 +150,24 @@ def lose_one(env: ReplicatedEnvironment, lose: Lose) -> Loss:
         callers.wait_steady()
         responses, lost_patches = callers.since(killed_at), callers.lost()
     failed = [one for one in responses if one.failed]
-    patches = [one.at_s + one.took_s - killed_at for one in failed if one.driver_id]
-    strange = sum(one.status != 503 or not one.retry_after for one in failed)
-    writing_s = max(committing_s, *patches, 0.0)
-    return Loss(node, writing_s, whole_s, lost_patches, len(failed), strange)
+    refused = sum(one.status == 503 and one.retry_after for one in failed)
+    unanswered = sum(one.status == 0 for one in failed)
+    return Loss(
+        node, max(committing_s, _patched_again_s(responses, killed_at)), whole_s, lost_patches,
+        refused, unanswered, len(failed) - refused - unanswered,
+    )  # fmt: skip
+
+
+def _patched_again_s(responses: Sequence[Response], killed_at: float) -> float:
+    """Return when the first PATCH succeeded after the first that failed; 0 if none failed."""
+    patches = sorted(
+        (one.at_s + one.took_s - killed_at, one.failed) for one in responses if one.driver_id
+    )
+    first_failed_s = next((at_s for at_s, failed in patches if failed), None)
+    if first_failed_s is None:
+        return 0.0
+    later = (at_s for at_s, failed in patches if at_s > first_failed_s and not failed)
+    return next(later, float("inf"))
 
 
 def wait_committing(env: ReplicatedEnvironment, since: float) -> float:
