@@ -2,7 +2,7 @@
 
     python -m bench.decode [--fixes 50000] [--runs 5]
 
-Ours is what driver_events uses: `decode_singles`, 500 payloads at once, with every check of the
+Ours is what driver_events uses: `decode_many`, 500 payloads at once, with every check of the
 contract (duplicate keys, ranges, instants). The others: json.loads and a pydantic model of the same
 fields and ranges; pydantic's JSON parser; and our `decode_position`, payload by payload. Measures
 the CPU time of this process. The last line is JSON.
@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from bench.devices import make_fix
 from bench.measure import Measurements, report
-from doorstep.fix import ID_PATTERN, MAX_SEQ, decode_position, decode_singles, encode_fix
+from doorstep.fix import ID_PATTERN, MAX_SEQ, decode_many, decode_position, encode_fix
 
 CONCURRENCY = 500  # as in driver_events/batch.py
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     payloads = [encode_fix(make_fix("bench-0123456789", n + 1)) for n in range(options.fixes)]
     variants: dict[str, Callable[[Sequence[bytes]], Sequence[object]]] = {
-        "decode_singles": _decode_batches,
+        "decode_many": _decode_batches,
         "json.loads + pydantic": lambda all_: [PlainFix(**json.loads(one)) for one in all_],
         "pydantic's JSON": lambda all_: [PlainFix.model_validate_json(one) for one in all_],
         "decode_position": lambda all_: [decode_position(one) for one in all_],
@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _decode_batches(payloads: Sequence[bytes]) -> list[object]:
     read: list[object] = []
     for at in range(0, len(payloads), CONCURRENCY):
-        fixes = decode_singles(payloads[at : at + CONCURRENCY])
+        fixes = decode_many(payloads[at : at + CONCURRENCY])
         assert fixes is not None, "every payload is valid"
-        read += fixes
+        read += fixes.values
     return read
 
 

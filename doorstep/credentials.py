@@ -27,6 +27,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from uuid import UUID
 
 from doorstep.errors import SettingsError
 
@@ -167,6 +168,16 @@ def new_webhook_secret() -> str:
 def new_customer_token() -> str:
     """Draw the token of one order's customer."""
     return CUSTOMER_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def retry_customer_token(token: str, order_id: UUID) -> str:
+    """Derive, from the token of a failed order's customer, that of the order that tries again.
+
+    The same in each call, so that a repeat makes no further token, and a revoked one stays revoked.
+    """
+    digest = hmac.new(token.encode(), f"retry of {order_id}".encode(), hashlib.sha256).digest()
+    text = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return CUSTOMER_TOKEN_PREFIX + text
 
 
 def new_vapid_key() -> str:

@@ -38,6 +38,7 @@ DoorstepError
 │   ├── UnknownPolicy
 │   ├── UnknownServiceArea
 │   ├── NoPhoto
+│   ├── NoRetry
 │   ├── UnknownAlert
 │   ├── UnknownWebhook
 │   ├── UnknownDelivery
@@ -61,25 +62,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+# isort: off
+from doorstep.conflict_errors import (
+    ConflictingFix as ConflictingFix,
+    DefaultPolicy as DefaultPolicy,
+    DeviceExists as DeviceExists,
+    DriverUnavailable as DriverUnavailable,
+    ExternalIdTaken as ExternalIdTaken,
+    IdForgotten as IdForgotten,
+    IllegalTransition as IllegalTransition,
+    NameTaken as NameTaken,
+    NoDriverAvailable as NoDriverAvailable,
+    OfferClosed as OfferClosed,
+    OfferOpen as OfferOpen,
+    OrderOpen as OrderOpen,
+    Retired as Retired,
+    StaffExists as StaffExists,
+    StopBehind as StopBehind,
+    StopsChanged as StopsChanged,
+    TooManyWebhooks as TooManyWebhooks,
+    WrongPin as WrongPin,
+)
 
-class DoorstepError(Exception):
-    """An error of Doorstep."""
-
-    retriable: ClassVar[bool] = False
-    status: ClassVar[int] = 500
-    problem: ClassVar[str] = "internal"
-
-    def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
-
-    @property
-    def title(self) -> str:
-        """The first sentence of the class's docstring: RFC 9457's `title`."""
-        return (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
-
-    def members(self) -> dict[str, object]:
-        """The error's data as members of a problem document."""
-        return {}
+# isort: on
+from doorstep.error_base import DoorstepError as DoorstepError
 
 
 class SettingsError(DoorstepError):
@@ -153,35 +159,6 @@ class RejectedFix(DoorstepError):
         return {"reason": self.reason}
 
 
-class ConflictingFix(DoorstepError):
-    """A different fix is already stored under this identity."""
-
-    status = 409
-    problem = "conflicting-fix"
-
-
-class IllegalTransition(DoorstepError):
-    """The state machine has no such transition from the current state."""
-
-    status = 409
-    problem = "illegal-transition"
-
-    def __init__(
-        self, subject_id: str, command: str, current_state: str, allowed: Sequence[str]
-    ) -> None:
-        commands = ", ".join(allowed) or "none"
-        super().__init__(
-            f"{command} is not allowed in the state {current_state}; allowed: {commands}"
-        )
-        self.subject_id = subject_id
-        self.command = command
-        self.current_state = current_state
-        self.allowed = list(allowed)
-
-    def members(self) -> dict[str, object]:
-        return {"current_state": self.current_state, "allowed": self.allowed}
-
-
 class IdempotencyConflict(DoorstepError):
     """This Idempotency-Key was used for a different request."""
 
@@ -204,127 +181,6 @@ class UnusablePhoto(DoorstepError):
 
     status = 422
     problem = "unusable-photo"
-
-
-class WrongPin(DoorstepError):
-    """This order is delivered against its customer's PIN."""
-
-    status = 409
-    problem = "wrong-pin"
-
-    def __init__(self, reason: str, tries_left: int) -> None:
-        text = "the PIN is missing" if reason == "missing" else "the PIN is wrong"
-        super().__init__(f"{text}; tries left: {tries_left}")
-        self.reason = reason
-        self.tries_left = tries_left
-
-    def members(self) -> dict[str, object]:
-        return {"reason": self.reason, "tries_left": self.tries_left}
-
-
-class DeviceExists(DoorstepError):
-    """This id is a driver's or source's already: rotate it, or remove it first."""
-
-    status = 409
-    problem = "device-exists"
-
-
-class StaffExists(DoorstepError):
-    """This name is staff already: rotate or revoke it."""
-
-    status = 409
-    problem = "staff-exists"
-
-
-class NameTaken(DoorstepError):
-    """A service area of this name exists: change it."""
-
-    status = 409
-    problem = "name-taken"
-
-
-class Retired(DoorstepError):
-    """This was retired."""
-
-    status = 409
-    problem = "retired"
-
-
-class DefaultPolicy(DoorstepError):
-    """The default policy cannot be retired: choose another default first."""
-
-    status = 409
-    problem = "default-policy"
-
-
-class TooManyWebhooks(DoorstepError):
-    """There are 100 webhooks already."""
-
-    status = 409
-    problem = "too-many-webhooks"
-
-
-class OrderOpen(DoorstepError):
-    """An order still needs these data."""
-
-    status = 409
-    problem = "order-open"
-
-
-class IdForgotten(DoorstepError):
-    """This id was a person's whose data were erased: take another one."""
-
-    status = 409
-    problem = "id-forgotten"
-
-
-class DriverUnavailable(DoorstepError):
-    """The driver is off duty, or has this order or as many as a driver may have."""
-
-    status = 409
-    problem = "driver-unavailable"
-
-
-class NoDriverAvailable(DoorstepError):
-    """No free driver on duty is near."""
-
-    status = 409
-    problem = "no-driver-available"
-
-
-class OfferClosed(DoorstepError):
-    """The offer has ended."""
-
-    status = 409
-    problem = "offer-closed"
-
-
-class OfferOpen(DoorstepError):
-    """The order is offered to a driver already."""
-
-    status = 409
-    problem = "offer-open"
-
-
-class StopsChanged(DoorstepError):
-    """These are not the driver's open orders, each once."""
-
-    status = 409
-    problem = "stops-changed"
-
-
-class StopBehind(DoorstepError):
-    """An order that is picked up would come after one that is not."""
-
-    status = 409
-    problem = "stop-behind"
-
-
-class ExternalIdTaken(DoorstepError):
-    """Another order has this external_id."""
-
-    status = 409
-    problem = "external-id-taken"
 
 
 class Unauthenticated(DoorstepError):
@@ -388,6 +244,12 @@ class NoPhoto(NotFound):
     """The order has no photo."""
 
     problem = "no-photo"
+
+
+class NoRetry(NotFound):
+    """The order has no further attempt that this link leads to."""
+
+    problem = "no-retry"
 
 
 class UnknownAlert(NotFound):

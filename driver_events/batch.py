@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import chain, count, repeat
 from typing import Final, NamedTuple
 
 from doorstep.errors import MalformedFix
-from doorstep.fix import ID_PATTERN, Refused, decode_position, decode_singles
+from doorstep.fix import ID_PATTERN, Refused, decode_many, decode_position
 from doorstep.fix.instants import EPOCH
 from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.store.records import DeadLetter, IncomingRow, Outcome, refused_row
@@ -31,7 +32,7 @@ _REASON: Final = 13
 # There is one already, there is nothing to keep, or it may not be kept.
 _NO_DEAD_LETTER = ("rejected_before", "void", "off_duty", "forgotten")
 
-RECORDS_PER_DECODE = 500  # one that is not a single good fix costs the others 3 µs each
+RECORDS_PER_DECODE = 500  # one that is not good costs the fixes of the others 3 µs each
 
 _driver_id_fullmatch = re.compile(ID_PATTERN.encode()).fullmatch
 
@@ -105,57 +106,40 @@ def decode_batch(records: Sequence[Record], max_rows: int, batch: Batch | None =
         part = records[at : at + RECORDS_PER_DECODE]
         start = len(batch.records)
         batch.records += part
-        left = max_rows - len(batch.rows)
-        if left >= len(part) and _decode_singles(batch, start, part):
+        if len(batch.rows) + len(part) <= max_rows and _decode_many(batch, start, part, max_rows):
             continue
         if not _decode_each(batch, start, part, max_rows):
             break
     return batch
 
 
-def _decode_singles(batch: Batch, at: int, records: Sequence[Record]) -> bool:
-    """Decode records of one good fix each, the common case. False if one of them is not."""
+def _decode_many(batch: Batch, at: int, records: Sequence[Record], max_rows: int) -> bool:
+    """Decode records of good fixes only, the common case. False if one is not, or too many."""
     driver_ids = [one for record in records if (one := driver_id_of(record[0])) is not None]
-    fixes = decode_singles([record[1] for record in records])
-    if fixes is None or len(driver_ids) < len(records):
+    if len(driver_ids) < len(records):
         return False
+    decoded = decode_many([record[1] for record in records])
+    if decoded is None or len(batch.rows) + len(decoded.values) > max_rows:
+        return False
+    record_nos: Iterable[int] = range(at, at + len(records))
+    if len(decoded.values) > len(records):  # repeat each as often as its record has fixes
+        counts = decoded.counts
+        driver_ids = list(chain.from_iterable(map(repeat, driver_ids, counts)))
+        records = list(chain.from_iterable(map(repeat, records, counts)))
+        record_nos = chain.from_iterable(map(repeat, record_nos, counts))
     rows = batch.rows
     arrived_ms, received_at = 0, EPOCH
-    for driver_id, record, fix in zip(driver_ids, records, fixes, strict=True):
+    for n, driver_id, record, fix in zip(
+        count(len(rows)), driver_ids, records, decoded.values, strict=False
+    ):
         if record[2] != arrived_ms:
             arrived_ms = record[2]
             received_at = instant_of_ms(arrived_ms)
-        (
-            boot,
-            seq,
-            fix_at,
-            lat_deg,
-            lon_deg,
-            accuracy_m,
-            speed_mps,
-            heading_deg,
-            altitude_m,
-            battery,
-        ) = fix
-        rows.append(
-            (
-                len(rows),
-                driver_id,
-                boot,
-                seq,
-                fix_at,
-                received_at,
-                lon_deg,
-                lat_deg,
-                accuracy_m,
-                speed_mps,
-                heading_deg,
-                altitude_m,
-                battery,
-                None,
-            )
-        )
-    batch.record_nos.extend(range(at, at + len(records)))
+        (boot, seq, fix_at, lat_deg, lon_deg, accuracy_m, speed_mps, heading_deg,
+         altitude_m, battery) = fix  # fmt: skip
+        rows.append((n, driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m,
+                     speed_mps, heading_deg, altitude_m, battery, None))  # fmt: skip
+    batch.record_nos.extend(record_nos)
     return True
 
 

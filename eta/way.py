@@ -38,8 +38,12 @@ def way_points(
 def _part_of(street: Street, from_m: float, to_m: float) -> list[Point]:
     """The points of a street between two distances from its start, in the direction of travel."""
     low, high = min(from_m, to_m), max(from_m, to_m)
-    inner = street.points[bisect_right(street.along_m, low) : bisect_left(street.along_m, high)]
-    points = [_at(street, low), *inner, _at(street, high)]
+    first, last = bisect_left(street.along_m, low), bisect_right(street.along_m, high)
+    points = list(street.points[first:last])
+    if not points or street.along_m[first] != low:  # crossings are points of the street
+        points.insert(0, _at(street, low))
+    if street.along_m[last - 1] != high:
+        points.append(_at(street, high))
     return points[::-1] if to_m < from_m else points
 
 

@@ -229,7 +229,7 @@ SELECT EXISTS (SELECT FROM pg_database WHERE datname = %(name)s)
 CREATE DATABASE {name} OWNER {owner}
 
 -- clone_database --
-CREATE DATABASE {name} TEMPLATE {template} OWNER {owner}
+CREATE DATABASE {name} TEMPLATE {template} OWNER {owner} STRATEGY FILE_COPY
 
 -- drop_database --
 DROP DATABASE IF EXISTS {name} WITH (FORCE)

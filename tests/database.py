@@ -1,6 +1,6 @@
 """PostgreSQL for tests: one cluster per session, one migrated template, one clone per test.
 
-A clone takes about 0.1 s.
+A clone takes about 0.1 s, on disk 0.3 s.
 """
 
 from __future__ import annotations

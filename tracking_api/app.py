@@ -337,6 +337,7 @@ def _bare_app(serves: Serves) -> FastAPI:
         summary="Orders, where they are, and the fleet.",
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it has its own
         redirect_slashes=False,  # such a redirect would name the host that the request named
     )
 

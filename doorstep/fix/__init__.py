@@ -1,7 +1,7 @@
 """The contract of a fix: its value and its JSON codec.
 
     payload ── decode_position ──> [Fix | Refused, …]     MQTT: one fix or an array
-    payloads ─ decode_singles ──> …                       MQTT: many payloads of one fix each
+    payloads ─ decode_many ─────> …                       MQTT: many payloads at once
     body    ── decode_fix ───────> Fix                    HTTP: one fix, identity optional
     body    ── decode_fixes ─────> [Fix | Refused, …]     HTTP: {"fixes": [fix, …]}
 
@@ -10,7 +10,7 @@ quarantine are decided by the database.
 """
 
 from doorstep.fix.encode import RECEIVED_AT_HEADER, encode_fix, encode_position, encode_void
-from doorstep.fix.fast import decode_position, decode_singles
+from doorstep.fix.fast import decode_many, decode_position
 from doorstep.fix.instants import instant_of, wire_instant
 from doorstep.fix.strict import decode_fix, decode_fixes
 from doorstep.fix.value import (
@@ -36,8 +36,8 @@ __all__ = [
     "Refused",
     "decode_fix",
     "decode_fixes",
+    "decode_many",
     "decode_position",
-    "decode_singles",
     "encode_fix",
     "encode_position",
     "encode_void",

@@ -4,18 +4,21 @@ msgspec accepts duplicate keys and skips unknown ones. So its result is used onl
 no backslash (no escaped key or text), no null, and exactly as many colons as known fields plus the
 colons in `fix_at`: then there are no other keys. Any other payload goes to the strict decoder.
 
-Payloads of one fix each are decoded together as one JSON array. It must hold as many objects as
-payloads and as many `{`, one at the start of each payload, so that each payload is exactly one
-object.
+Many payloads are decoded together. Payloads of one fix each form one JSON array, which must hold as
+many objects as payloads and as many `{`, one at the start of each, so that each payload is exactly
+one object. Others form an array of arrays, a single fix in added brackets: there must be no
+brackets but at the ends of payloads, so that each is exactly one array, and as many arrays as
+payloads. A single fix must hold one `{`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -54,7 +57,8 @@ class _Wire(msgspec.Struct, gc=False):
 
 
 _FIELDS = 10
-_decode_many = msgspec.json.Decoder(list[_Wire]).decode
+_decode_fixes = msgspec.json.Decoder(list[_Wire]).decode
+_decode_arrays = msgspec.json.Decoder(list[list[_Wire]]).decode
 _values_of = msgspec.structs.astuple
 _from_timestamp = datetime.fromtimestamp
 # A boot repeats with each fix of a device; the cache halves the cost of matching it.
@@ -87,40 +91,69 @@ def decode_position(payload: bytes) -> Decoded:
 
 def decode_position_fast(payload: bytes) -> Decoded | None:
     """Decode a payload of provably good fixes only; None if the strict decoder must decide."""
-    if payload.startswith(b"{") and len(payload) <= MAX_FIX_BYTES:
-        values = _decode_array(b"[%b]" % payload)
-    elif payload.startswith(b"[") and len(payload) <= MAX_PAYLOAD_BYTES:
-        values = _decode_array(payload)
-    else:
-        return None
-    if values is None or len(values) > MAX_FIXES:
-        return None
-    return [Fix(*one) for one in values]
+    decoded = decode_many([payload])
+    return None if decoded is None else [Fix(*values) for values in decoded.values]
 
 
-def decode_singles(payloads: Sequence[bytes]) -> list[FixValues] | None:
-    """Decode payloads of provably one good fix each; None if they must be decoded singly."""
-    if {one[:1] + one[-1:] for one in payloads} != {b"{}"}:
+class DecodedMany(NamedTuple):
+    """The fixes of many payloads in order, and their number in each payload."""
+
+    values: list[FixValues]
+    counts: list[int]
+
+
+def decode_many(payloads: Sequence[bytes]) -> DecodedMany | None:
+    """Decode payloads of provably good fixes; None if they must be decoded one by one."""
+    kinds = {one[:1] + one[-1:] for one in payloads}
+    if kinds == {b"{}"}:
+        text = b"[%b]" % b",".join(payloads)
+        if text.count(b"{") != len(payloads) or max(map(len, payloads)) > MAX_FIX_BYTES:
+            return None
+        values = _decode(text, _decode_fixes)
+        if values is None or len(values) != len(payloads):
+            return None
+        return DecodedMany(values, [1] * len(payloads))
+    if not kinds or not kinds <= {b"{}", b"[]"}:
         return None
+    singles = [one for one in payloads if one.startswith(b"{")]
+    if singles:
+        if max(map(len, singles)) > MAX_FIX_BYTES or {one.count(b"{") for one in singles} != {1}:
+            return None
+        payloads = [b"[%b]" % one if one.startswith(b"{") else one for one in payloads]
     text = b"[%b]" % b",".join(payloads)
-    if text.count(b"{") != len(payloads) or max(map(len, payloads)) > MAX_FIX_BYTES:
+    if not text.count(b"[") == text.count(b"]") == len(payloads) + 1:
         return None
-    values = _decode_array(text)
-    return values if values is not None and len(values) == len(payloads) else None
+    if max(map(len, payloads)) > MAX_PAYLOAD_BYTES:
+        return None
+    counts: list[int] = []
+
+    def decode_arrays(text: bytes) -> list[_Wire]:
+        arrays = _decode_arrays(text)
+        counts.extend(map(len, arrays))
+        return list(chain.from_iterable(arrays))
+
+    values = _decode(text, decode_arrays)
+    if values is None or len(counts) != len(payloads) or min(counts) < 1:
+        return None
+    return DecodedMany(values, counts) if max(counts) <= MAX_FIXES else None
 
 
-def _decode_array(text: bytes) -> list[FixValues] | None:
+def _decode(text: bytes, decode_wires: Callable[[bytes], list[_Wire]]) -> list[FixValues] | None:
     # msgspec does not distinguish an explicit null from an absent field.
     if b"\\" in text or b"null" in text:
         return None
     try:
-        wires = _decode_many(text)
         colons = 0
+        known_boot: str | None = None
         fixes: list[FixValues] = []
-        for wire in wires:
+        for wire in decode_wires(text):
             (boot, seq, fix_at, lat_deg, lon_deg, accuracy_m, speed_mps, heading_deg,
              altitude_m, battery) = _values_of(wire)  # fmt: skip
-            if not _is_id(boot):
+            if boot == known_boot:
+                boot = known_boot  # one object, whose hash is computed once
+            elif _is_id(boot):
+                known_boot = boot
+            else:
                 return None
             if fix_at.__class__ is int and MIN_EPOCH_MS <= fix_at < EXACT_AS_FLOAT_MS:
                 fix_at = _from_timestamp(fix_at / 1000, UTC)  # as instant_of does
@@ -140,20 +173,8 @@ def _decode_array(text: bytes) -> list[FixValues] | None:
                 colons -= 1
             if battery is None:
                 colons -= 1
-            fixes.append(
-                (
-                    boot,
-                    seq,
-                    fix_at,
-                    lat_deg,
-                    lon_deg,
-                    accuracy_m,
-                    speed_mps,
-                    heading_deg,
-                    altitude_m,
-                    battery,
-                )
-            )
+            fixes.append((boot, seq, fix_at, lat_deg, lon_deg, accuracy_m, speed_mps, heading_deg,
+                          altitude_m, battery))  # fmt: skip
     except (msgspec.DecodeError, UnicodeDecodeError, MalformedFix):
         return None
     return fixes if _FIELDS * len(fixes) + colons == text.count(b":") else None

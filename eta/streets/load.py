@@ -50,11 +50,14 @@ def read_streets(
     plane = Plane(middle)
     streets: list[Street] = []
     street_by_edge: dict[int, int] = {}
+    ends: dict[Point, Point] = {}
     for row in _usable(edges_csv_gz):
         start, end = number.get(int(row["u"])), number.get(int(row["v"]))
         if start is not None and end is not None:
             street_by_edge[int(row["edge_id"])] = len(streets)
             points = [plane.to_xy(*one) for one in _wkt_points(row)]
+            # streets share the points at their ends
+            points[0], points[-1] = (ends.setdefault(one, one) for one in (points[0], points[-1]))
             streets.append(_street(row, start, end, points))
     nodes = [plane.to_xy(*place) for place in lon_lat]
     turns = _turns(turns_csv_gz, street_by_edge, number)

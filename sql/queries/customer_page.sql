@@ -14,6 +14,9 @@ SELECT customer_share_v1(%(token_sha256)s, %(order_id)s, %(share_sha256)s)
 -- unshare --
 SELECT customer_unshare_v1(%(token_sha256)s, %(order_id)s)
 
+-- follow_retry --
+SELECT customer_retry_v1(%(token_sha256)s, %(order_id)s, %(retry_sha256)s)
+
 -- subscribe --
 SELECT customer_subscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint)s::text,
     %(p256dh)s::text, %(auth)s::text, %(language)s::text)

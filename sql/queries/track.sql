@@ -11,6 +11,8 @@ SELECT c.now, o.order_id, o.state::text, o.assignment_no, o.order_seq,
     events.found, trail.found, r.city,
     CASE WHEN o.ended_at IS NOT NULL THEN order_ends_v1(o.order_id)::text END,
     order_notice__read_v1(o.order_id, o.assignment_no)::text,
+    json_build_object('created_at', o.created_at, 'preparation_s', r.preparation_s,
+        'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for)::text,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM clock c
 CROSS JOIN (
@@ -21,6 +23,7 @@ CROSS JOIN (
 JOIN orders o ON o.order_id = wanted.order_id
 JOIN restaurant r ON r.restaurant_id = o.restaurant_id
 JOIN policy p ON p.policy_id = o.policy_id
+LEFT JOIN order_detail d ON d.order_id = o.order_id
 LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
     AND a.assigned_at <= c.now AND (a.ended_at IS NULL OR c.now < a.ended_at)
 LEFT JOIN driver_state s ON s.driver_id = a.driver_id

@@ -170,8 +170,10 @@ AS $$
     CROSS JOIN limits l
     LEFT JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
     LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
-    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
-        ON s.settled_to < s.newest_seq
+    LEFT JOIN LATERAL (  -- OFFSET 0: otherwise it is called for boots without gaps too
+        SELECT * FROM boot_seqs__gaps(s.driver_id, s.boot, s.settled_to)
+        WHERE s.settled_to < s.newest_seq OFFSET 0
+    ) g ON true
     WHERE s.newest_seq > 0 OR q.parked > 0
 $$;
 

@@ -95,7 +95,8 @@ CREATE TRIGGER _501_derive_events
 AFTER UPDATE ON orders REFERENCING NEW TABLE AS new_orders OLD TABLE AS old_orders
 FOR EACH STATEMENT EXECUTE FUNCTION orders__derive_events();
 
--- 510: update the drivers of changed orders, including the driver whose assignment has just ended.
+-- 510: update the drivers of orders whose state changed, including the driver whose assignment has
+-- just ended. A notice or an earlier instant changes no driver.
 CREATE FUNCTION orders__derive_driver_state()
 RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -103,7 +104,9 @@ DECLARE
 BEGIN
     SELECT array_agg(DISTINCT a.driver_id) INTO affected_drivers
     FROM new_orders n
-    JOIN assignment a ON a.order_id = n.order_id AND a.assignment_no >= n.assignment_no - 1;
+    JOIN assignment a ON a.order_id = n.order_id AND a.assignment_no >= n.assignment_no - 1
+    WHERE ((n.order_id, n.assignment_no, n.state)
+        IN (SELECT order_id, assignment_no, state FROM old_orders)) IS NOT TRUE;  -- never a join
     IF affected_drivers IS NOT NULL THEN
         PERFORM driver_state__derive(affected_drivers);
     END IF;
@@ -112,7 +115,7 @@ END
 $$;
 
 CREATE TRIGGER _510_derive_driver_state
-AFTER UPDATE ON orders REFERENCING NEW TABLE AS new_orders
+AFTER UPDATE ON orders REFERENCING NEW TABLE AS new_orders OLD TABLE AS old_orders
 FOR EACH STATEMENT EXECUTE FUNCTION orders__derive_driver_state();
 
 -- 900: publish every event through the outbox.

@@ -73,7 +73,7 @@ GRANT EXECUTE ON FUNCTION
     customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1,
     customer_waits_v1,
     customer_page_v1, customer_note_v1, customer_share_v1, customer_unshare_v1,
-    customer_subscribe_v1, customer_unsubscribe_v1,
+    customer_subscribe_v1, customer_unsubscribe_v1, customer_retry_v1,
     share_links_v1, share_tracks_v1, share_polls_v1, share_watch_v1, share_waits_v1
 TO customer;
 GRANT EXECUTE ON FUNCTION push_subscription__take_due_v1, push_subscription__drop_v1
@@ -105,7 +105,8 @@ GRANT SELECT ON driver_phone TO tracking_api;
 GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
 GRANT EXECUTE ON FUNCTION order_couriers_v1, order_timeline_v1, driver_states_v1
 TO tracking_api;
-GRANT SELECT (scheduled_for, promised_to, address, external_id) ON order_detail TO tracking_api;
+GRANT SELECT (ready_at, scheduled_for, promised_to, address, external_id) ON order_detail
+TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION
     webhook_delivery__claim_v1, webhook_delivery__report_v1, webhook_delivery__backlog_v1

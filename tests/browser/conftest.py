@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
 from doorstep.store.admin import NewRestaurant, register_restaurants
+from ops.servers.memory_folder import make_folder
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT
@@ -56,8 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @contextmanager
 def running_stack(**settings: Any) -> Iterator[Stack]:
     """Start a whole stack with Da Mario's restaurant; erase it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
-    folder.chmod(0o755)  # readable for the servers' users
+    folder = make_folder("doorstep-browser-")
     whole = Stack(
         StackSettings(doorstep_home=folder / "stack", **FREE_PORTS, **settings),
         echo=lambda _: None,
@@ -99,13 +98,9 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
-    """Open an address of tracking_api (or a whole URL) in a context of its own.
-
-    A staff token after # signs in first.
-    `before` gets the page before it is opened, to add listeners or routes.
-    """
+@asynccontextmanager
+async def opened_pages(browser: Browser, base_url: str) -> AsyncIterator[OpenPage]:
+    """Yield a function that opens a page in a context of its own; close all at the end."""
     async with AsyncExitStack() as opened:
 
         async def open_it(
@@ -117,7 +112,7 @@ async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
             **options: Any,
         ) -> Page:
             context = await browser.new_context(
-                base_url=stack.client_environment()["TRACKING_API_URL"],
+                base_url=base_url,
                 viewport={"width": size["width"], "height": size["height"]},
                 color_scheme="dark" if dark else "light",
                 **options,
@@ -131,6 +126,17 @@ async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
                 await page.wait_for_url(lambda url: "/sign-in" not in url)
             return page
 
+        yield open_it
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
+    """Open an address of tracking_api (or a whole URL) in a context of its own.
+
+    A staff token after # signs in first.
+    `before` gets the page before it is opened, to add listeners or routes.
+    """
+    async with opened_pages(browser, stack.client_environment()["TRACKING_API_URL"]) as open_it:
         yield open_it
 
 
@@ -175,10 +181,12 @@ class City:
             await self.phone(driver_id, "on-duty")
             await self.report(driver_id, place, ago_s)
 
-    async def phone(self, driver_id: str, command: str) -> None:
+    async def phone(self, driver_id: str, command: str, **body: str) -> None:
         """Post a driver's command: on-duty, orders/{order_id}/picked-up, …"""
         answer = await self.phones.post(
-            f"/drivers/{driver_id}/{command}", headers=self._as_driver(driver_id)
+            f"/drivers/{driver_id}/{command}",
+            headers=self._as_driver(driver_id),
+            json=body or None,
         )
         assert answer.status_code == 200, answer.text
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from playwright.async_api import ConsoleMessage, Page
@@ -24,6 +24,7 @@ CHROMIUM_ARGUMENTS = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 ]
+Theme = Literal["light", "dark"]
 TIMEOUT_S = 60
 POLL_S = 0.1
 
@@ -79,15 +80,27 @@ def collect_errors(page: Page) -> list[str]:
 
 
 async def accessibility_violations(page: Page) -> list[str]:
-    """The serious and critical findings of axe-core: `rule: selector, selector`.
+    """The serious and critical findings of axe-core in both themes: `dark rule: selector`.
 
     The map's canvas is excluded: its content is available as text beside it.
     """
     await page.evaluate(AXE.read_text(encoding="utf-8"))
+    is_dark = await page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    own: Theme = "dark" if is_dark else "light"
+    other: Theme = "light" if is_dark else "dark"
+    found = await _violations(page, own)
+    await page.emulate_media(color_scheme=other)
+    found += await _violations(page, other)
+    await page.emulate_media(color_scheme=own)
+    return found
+
+
+async def _violations(page: Page, theme: Theme) -> list[str]:
     found = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     assert found["passes"], "axe-core checked nothing"
     return [
-        f"{one['id']}: " + ", ".join(re.sub(r"\s+", " ", str(n["target"][0])) for n in one["nodes"])
+        f"{theme} {one['id']}: "
+        + ", ".join(re.sub(r"\s+", " ", str(n["target"][0])) for n in one["nodes"])
         for one in found["violations"]
         if one["impact"] in ("serious", "critical")
     ]

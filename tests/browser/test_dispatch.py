@@ -20,17 +20,6 @@ from tests.browser.page_checks import (
 from tests.browser.test_fleet import fleet_value
 from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
 
-MAX_TABS = 120
-
-
-async def press_tab_to(page: Page, selector: str) -> None:
-    """Press Tab until an element of this selector has the focus."""
-    for _ in range(MAX_TABS):
-        if await page.evaluate("(one) => document.activeElement.matches(one)", selector):
-            return
-        await page.keyboard.press("Tab")
-    raise AssertionError(f"Tab does not reach {selector}")
-
 
 async def choose_place(page: Page, text: str, field: str, name: str) -> None:
     """Type into a field of places and choose the first one, without waiting for the list."""
@@ -49,12 +38,23 @@ async def stops_of(city: City, driver_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def evening_place(n: int) -> tuple[float, float]:
+    """Where the n-th driver of a busy evening is."""
+    return offset(RESTAURANT, 420 * (n % 4 - 1), 300 * (n // 4 - 1) + 40 * n)
+
+
+async def report_evening(city: City, north_m: float) -> None:
+    """Report the drivers of a busy evening again, so that none is silent."""
+    for n in range(12):
+        place = offset(evening_place(n), 3, north_m)
+        await city.report(f"d{n}", place, heading_deg=30.0 * n, speed_mps=3, battery=0.4 + n / 20)
+
+
 async def busy_evening(city: City) -> dict[str, Any]:
     """Twelve drivers and seven orders in different states; return one that is under way."""
     for n in range(12):
-        place = offset(RESTAURANT, 420 * (n % 4 - 1), 300 * (n // 4 - 1) + 40 * n)
-        await city.driver(f"d{n}", place)
-        await city.report(f"d{n}", offset(place, 3, 2), heading_deg=30.0 * n, battery=0.4 + n / 20)
+        await city.driver(f"d{n}", evening_place(n))
+    await report_evening(city, 2)
     now = datetime.now(UTC)
     orders = []
     for n, name in enumerate(("Carla Rossi", "Ugo Neri", "Ida Conti", "Leo Galli", "Ada Bassi")):
@@ -105,76 +105,6 @@ class Alerts:
         self.acknowledged.append(route.request.url.split("/")[-2])
         self.alert |= {"acknowledged_at": "2026-11-30T00:01:00.000Z", "acknowledged_by": "anna"}
         await route.fulfill(json=self.alert)
-
-
-async def test_dispatch__by_keyboard_alone__creates_assigns_reorders_cancels_acknowledges(
-    city: City, open_page: OpenPage, screenshots: Path
-) -> None:
-    await city.driver("d1", north_of(RESTAURANT, 150))
-    await city.driver("d2", north_of(RESTAURANT, 2500))
-    late = await city.order("confirm", customer_name="Late Larry")
-    alerts = Alerts(late["order_id"])
-    page = await open_page(f"/fleet#{city.staff_token}", before=alerts.install)
-    assert await wait_for_text(page, "#orders", "Late Larry")
-
-    await page.keyboard.press("n")
-    await choose_place(page, "mario", "pickup", "Da Mario")
-    await press_tab_to(page, "#door")
-    await choose_place(page, "via dei servi 12", "door", "Via dei Servi 12")
-    await press_tab_to(page, "[name=customer_name]")
-    await page.keyboard.type("Carla Rossi")
-    await press_tab_to(page, "[name=promised_min]")
-    await page.keyboard.type("30")
-    await page.screenshot(path=screenshots / "dispatch-new-order.png")
-    await page.keyboard.press("Enter")
-    assert await wait_for_text(page, "#notice", "created.")
-    assert await wait_for_text(page, "#order", "Carla Rossi")
-    assert await wait_for_text(page, "#customer-link", "/t/")
-    order_id = await page.evaluate("new URLSearchParams(location.search).get('order')")
-    assert await wait_for_text(page, f"#order-{order_id}", "Carla Rossi")
-    queue = await page.locator("#orders button").all_text_contents()
-    assert "Carla Rossi" in queue[0]  # the promise of 30 minutes is before the assumed 60
-
-    assert await eventually(page.locator("#couriers input").count) == 2
-    await page.keyboard.press("1")
-    assert await page.input_value("#courier") == "d1"
-    await page.keyboard.press("Enter")
-    assert await wait_for_text(page, "#notice", "Assigned to d1.")
-    found = (await city.staff.get(f"/orders/{order_id}")).json()
-    assert (found["state"], found["driver_id"]) == ("assigned", "d1")
-    assert found["address"] == "Via dei Servi 12"
-
-    await city.command(late, "assign", driver_id="d1")
-    assert await wait_for_text(page, "#stops", "Late Larry")
-    stops = [one["order_id"] for one in await stops_of(city, "d1")]
-    assert set(stops) == {order_id, late["order_id"]}
-    await press_tab_to(page, f"#stop-down-{stops[0]}")
-    await page.keyboard.press("Enter")
-    assert await wait_for_text(page, "#notice", "Stops reordered.")
-    assert [one["order_id"] for one in await stops_of(city, "d1")] == stops[::-1]
-
-    await page.keyboard.press("q")
-    await page.keyboard.press("End")  # without a promise: due last
-    await page.keyboard.press("Enter")
-    assert await wait_for_text(page, "#order h2", late["order_id"][:8])
-    await press_tab_to(page, "#do-cancel")
-    await page.keyboard.press("Enter")
-    await page.keyboard.type("The kitchen is closed")
-    await page.keyboard.press("Enter")
-    assert await wait_for_text(page, "#notice", "Cancelled.")
-
-    await page.keyboard.press("a")
-    assert await page.evaluate("document.activeElement.id") == "alert-7"
-    await page.keyboard.press("Tab")
-    await page.keyboard.press("Enter")
-    assert await wait_for_text(page, "#alert-status", "Acknowledged.")
-    assert alerts.acknowledged == ["7"]
-    assert await wait_for_text(page, "#alert-list", "seen by anna")
-
-    await page.keyboard.press("?")
-    assert await wait_for_text(page, "#help", "Choose the courier of this rank")
-    await page.keyboard.press("Escape")
-    assert await page.locator("#help").is_hidden()
 
 
 async def test_dispatch__no_alerts_on_the_server__hides_the_tray(

@@ -243,3 +243,17 @@ async def test_push__message_of_the_push_service__is_shown_as_a_notification(cit
         return await page.evaluate(shown) == [message["title"]]
 
     assert await eventually(is_shown)
+
+
+async def test_track__failed_with_another_attempt__leads_to_the_new_order(city, open_page):
+    order = await picked_up_order(city)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await wait_for_text(page, "#state", "On the way to you")
+    body = {"reason": "customer_absent", "next_step": "retry"}
+    await city.phone("d1", f"orders/{order['order_id']}/failed", **body)
+    assert await wait_for_text(page, "#next-attempt", "A new delivery was arranged.")
+    assert await accessibility_violations(page) == []
+    await page.locator("#follow-retry").click()
+    assert await wait_for_text(page, "#state", "Order placed")
+    found = (await city.staff.get(f"/orders/{order['order_id']}")).json()
+    assert found["retry_order_id"] in page.url

@@ -18,6 +18,7 @@ import pytest
 
 from doorstep.http.tokens import TokenCache
 from ops.servers.kafka import KafkaServer
+from ops.servers.memory_folder import make_folder
 from ops.servers.mosquitto import AnonymousMosquitto, MosquittoServer
 from ops.servers.services import ServiceProcess, driver_events_process
 from ops.stack.settings import FREE_PORTS, StackSettings
@@ -30,8 +31,7 @@ from tests.integration.http_services import open_driver_api, open_tracking_api, 
 @pytest.fixture(scope="session")
 def server_home() -> Iterator[Path]:
     """A folder that the servers' users can enter. As root they cannot enter pytest's tmp_path."""
-    folder = Path(tempfile.mkdtemp(prefix="doorstep-test-"))
-    folder.chmod(0o755)
+    folder = make_folder("doorstep-test-")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -157,7 +157,7 @@ class OwnTracksAndroid(App):
     def basic(self) -> dict[str, str]:
         auth = httpx.BasicAuth(self.driver_id, self.token)
         signed = next(auth.auth_flow(httpx.Request("POST", "http://phone.test")))
-        return {"Authorization": signed.headers["Authorization"], "X-Limit-U": "somebody-else"}
+        return {"Authorization": signed.headers["Authorization"], "X-Limit-U": "another-phone"}
 
     def is_success(self, answer: httpx.Response) -> bool:
         return answer.is_success and isinstance(answer.json(), list)

@@ -45,14 +45,14 @@ def test_31_other_drivers_id__is_403_and_nothing_is_stored(services: Services) -
 
 
 def test_32_unknown_driver__is_404_for_staff_and_403_for_a_driver(services: Services) -> None:
-    path, fix = "/drivers/nobody/location", fix_text(1)
+    path, fix = "/drivers/unknown-driver/location", fix_text(1)
     answer = services.drivers.patch(path, content=fix, headers=services.staff | JSON)
     problem_of(answer, 404, "unknown-driver")
     token = services.token(driver_of("strings"))
     problem_of(services.drivers.patch(path, content=fix, headers=token | JSON), 403, "forbidden")
-    answer = services.tracking.get("/drivers/nobody", headers=services.staff)
+    answer = services.tracking.get("/drivers/unknown-driver", headers=services.staff)
     problem_of(answer, 404, "unknown-driver")
-    forged = {"Authorization": f"Bearer {driver_token(b'another key' * 3, 'nobody')}"}
+    forged = {"Authorization": f"Bearer {driver_token(b'another key' * 3, 'unknown-driver')}"}
     answer = services.drivers.patch(path, content=fix, headers=forged | JSON)
     problem_of(answer, 401, "unauthenticated")
 

@@ -75,7 +75,7 @@ async def test_sampling_policy__set_by_staff__reaches_connected_and_later_device
             422,
             "application/problem+json",
         )
-        assert (await api.put("/drivers/nobody/reporting", json=wanted)).status_code == 404
+        assert (await api.put("/drivers/unknown-driver/reporting", json=wanted)).status_code == 404
         driver = {
             "Authorization": f"Bearer {FleetSecrets(device_settings).driver_token('thrifty')}"
         }

@@ -118,7 +118,9 @@ async def test_post_locations__256_fixes__are_one_batch(driver_api, database):
 
 
 async def test_patch_location__unknown_driver__is_404_for_staff(driver_api):
-    answer = await driver_api.patch("/drivers/nobody/location", json=make_fix(), headers=STAFF)
+    answer = await driver_api.patch(
+        "/drivers/unknown-driver/location", json=make_fix(), headers=STAFF
+    )
     problem_of(answer, 404, "unknown-driver")
 
 

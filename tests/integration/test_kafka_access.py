@@ -30,7 +30,9 @@ def outcome_of_write(kafka: KafkaAccess, topic: str, timestamp_ms: int = 0) -> i
             stamps.append(message.timestamp()[1])  # type: ignore[attr-defined]
 
     producer = Producer({**kafka.as_librdkafka_dict(), "message.timeout.ms": 5000, "log_level": 0})
-    producer.produce(topic, b"x", b"nobody", on_delivery=on_delivery, timestamp=timestamp_ms)
+    producer.produce(
+        topic, b"x", b"unknown-driver", on_delivery=on_delivery, timestamp=timestamp_ms
+    )
     producer.flush(TIMEOUT_S)
     if failures or not stamps:
         raise KafkaException(failures[0] if failures else KafkaError(KafkaError._TIMED_OUT))

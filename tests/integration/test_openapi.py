@@ -75,7 +75,7 @@ def apis(stack: Stack) -> Iterator[dict[str, Api]]:
         "staff": staff,
         "driver": driver_token(stack.paths.fleet_key(), DRIVER),
         "customer": order["customer_token"],
-        "nobody": None,
+        "anonymous": None,
     }
     yield {
         name: Api(
@@ -158,7 +158,7 @@ def problem_flaws(response: Any) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("who", ["staff", "driver", "customer", "nobody"])
+@pytest.mark.parametrize("who", ["staff", "driver", "customer", "anonymous"])
 @pytest.mark.parametrize("service", SERVICES)
 def test_openapi__every_operation__is_answered_as_the_document_says(
     apis: dict[str, Api], service: str, who: str

@@ -117,13 +117,13 @@ def _is_read(person: Person) -> bool:
 
 
 def test_forget__unknown_or_with_an_open_order__is_one_line(person: Person) -> None:
-    assert person.said(forget_command.main, "driver", "nobody") == (
+    assert person.said(forget_command.main, "driver", "unknown-driver") == (
         2,
-        "forget: there is no driver nobody\n",
+        "forget: there is no driver unknown-driver\n",
     )
-    assert person.said(forget_command.main, "order", "nobody") == (
+    assert person.said(forget_command.main, "order", "no-order") == (
         2,
-        "forget: 'nobody' is not an order's id\n",
+        "forget: 'no-order' is not an order's id\n",
     )
     assert person.said(export_command.main, "order", str(uuid.UUID(int=1)))[0] == 2
 

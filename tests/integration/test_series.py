@@ -143,9 +143,9 @@ def test_series_stream__points__are_live_resumable_and_of_one_series(source):
 
 
 def test_series__unknown_name_or_invalid_range__is_refused(source):
-    assert source.read("nobody/x").status_code == 404
-    assert source.read("nobody/x/stream").status_code == 404
-    assert source.read("driver/nobody/battery").status_code == 404
+    assert source.read("unknown-source/x").status_code == 404
+    assert source.read("unknown-source/x/stream").status_code == 404
+    assert source.read("driver/unknown-driver/battery").status_code == 404
     name = source.name("box_c")
     assert source.read(name, points=5001).status_code == 422
     early, late = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"

@@ -131,8 +131,8 @@ async def test_assign__named_driver_off_duty_busy_or_unknown__is_refused(driver_
     order = await create_order(tracking_api, "confirm")
     off_duty = await command(tracking_api, order, "assign", driver_id="d2")
     problem_of(off_duty, 409, "driver-unavailable")
-    nobody = await command(tracking_api, order, "assign", driver_id="nobody")
-    problem_of(nobody, 404, "unknown-driver")
+    unknown = await command(tracking_api, order, "assign", driver_id="unknown-driver")
+    problem_of(unknown, 404, "unknown-driver")
     answer = await command(tracking_api, order, "assign", driver_id="d1")
     assert (answer.status_code, answer.json()["driver_id"]) == (200, "d1")
 
@@ -254,7 +254,9 @@ async def test_drivers__positions_nearest_and_one__agree(driver_api, tracking_ap
     assert near["drivers"][0]["distance_m"] == pytest.approx(250, abs=1)
     one = (await tracking_api.get("/drivers/d2", headers=STAFF)).json()
     assert (one["name"], one["duty"], one["order_id"]) == ("Driver 2", "on_duty", None)
-    problem_of(await tracking_api.get("/drivers/nobody", headers=STAFF), 404, "unknown-driver")
+    problem_of(
+        await tracking_api.get("/drivers/unknown-driver", headers=STAFF), 404, "unknown-driver"
+    )
 
 
 async def test_fleet__read_in_pages_and_by_id__equals_positions(driver_api, tracking_api, database):

@@ -365,7 +365,7 @@ async def test_fleet_routes__other_roles_and_unknown_drivers__are_refused(driver
         for headers in (as_customer(order), as_driver("d1")):
             problem_of(await api.get(path, headers=headers), 403, "forbidden")
         problem_of(await api.get(path, headers={"Authorization": ""}), 401, "unauthenticated")
-    for path in ("/drivers/nobody/history", "/drivers/nobody/history.gpx"):
+    for path in ("/drivers/unknown-driver/history", "/drivers/unknown-driver/history.gpx"):
         problem_of(await api.get(path, params=last_hour()), 404, "unknown-driver")
     problem_of(await api.get("/fleet/tiles/1/2/0.mvt"), 422, "unusable-request")
 

@@ -297,7 +297,7 @@ def test_assign__named_driver__must_exist_be_on_duty_and_free(fleet: Fleet) -> N
     for driver_id, refusal in (
         ("d1", errors.DriverUnavailable),
         ("d2", errors.DriverUnavailable),
-        ("nobody", errors.UnknownDriver),
+        ("unknown-driver", errors.UnknownDriver),
     ):
         with pytest.raises(refusal):
             fleet.command_order(order_id, "assign", driver_id=driver_id)

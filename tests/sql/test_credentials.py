@@ -130,7 +130,7 @@ def test_change_device__added_under_a_taken_id__is_refused(fleet: Fleet) -> None
 
 def test_change_device__unknown_or_removed__is_refused(fleet: Fleet) -> None:
     with pytest.raises(UnknownDriver):
-        change_device(fleet.conn, "driver", "nobody", "revoke", WHO)
+        change_device(fleet.conn, "driver", "unknown-driver", "revoke", WHO)
     with pytest.raises(UnknownDriver):
         change_device(fleet.conn, "source", "d1", "revoke", WHO)
     change_device(fleet.conn, "driver", "d1", "remove", WHO)
@@ -177,7 +177,7 @@ def test_staff__added_rotated_revoked__only_the_newest_token_is_good(fleet: Flee
 
 def test_staff__unknown__is_refused(fleet: Fleet) -> None:
     with pytest.raises(UnknownStaff):
-        change_staff(fleet.conn, "nobody", "revoke", who=WHO)
+        change_staff(fleet.conn, "unknown-staff", "revoke", who=WHO)
 
 
 def test_staff_token__expired__is_refused(fleet: Fleet) -> None:

@@ -12,12 +12,14 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from doorstep.credentials import token_sha256
 from doorstep.store.pool import open_pool
 from tests.database import Database
 from tests.factories import make_fix, now, numbered
 from tests.sql.fleet import Fleet
 from tracking_api.track.customer_queries import CustomerQueries
 from tracking_api.track.order_details import DetailsCache
+from tracking_api.track.queries import TrackQueries
 from tracking_api.track.visibility import TrackLink
 
 ENDPOINT = "https://push.example.org/send/1"
@@ -95,6 +97,7 @@ def test_share__new_link__leads_to_the_order_and_to_nothing_else(customer: Custo
         ("customer_note_v1", ("x",)),
         ("customer_share_v1", (secrets.token_bytes(32),)),
         ("customer_unshare_v1", ()),
+        ("customer_retry_v1", (secrets.token_bytes(32),)),
         ("customer_subscribe_v1", (ENDPOINT, "k", "a", "en")),
         ("customer_cancel_v1", (None,)),
         ("customer_history_v1", (None, None, 10, None, None, None)),
@@ -173,6 +176,13 @@ async def test_read_tracks__before_a_courier__has_the_times_of_the_order(
     track = await track_of(database, customer.order_id, customer.token)
     assert track.plan.preparation_s == 600
     assert track.plan.created_at <= track.now
+    pool = await open_pool(database.url("tracking_api"), 1, autocommit=True)
+    try:
+        link = TrackLink(customer.order_id)
+        of_staff = (await TrackQueries(pool).read_tracks([link]))[link]
+    finally:
+        await pool.close()
+    assert of_staff.plan == track.plan  # so that staff read the same estimate
 
 
 def test_note__changed_until_pick_up__is_what_staff_reads_and_finds(
@@ -199,8 +209,9 @@ def test_note__after_pick_up__is_refused(customer: Customer, fleet: Fleet):
 
 
 @pytest.mark.parametrize("rule", ["none", "call"])
+@pytest.mark.parametrize("ends", ["cancel", "deliver"])
 def test_page__the_couriers_number__is_shown_while_visible_if_the_rule_allows(
-    customer: Customer, fleet: Fleet, rule: str
+    customer: Customer, fleet: Fleet, rule: str, ends: str
 ):
     fleet.run("UPDATE driver SET phone = '+39 055 1'")
     customer.value("customer_note_v1", "x")  # so that there are details
@@ -209,18 +220,61 @@ def test_page__the_couriers_number__is_shown_while_visible_if_the_rule_allows(
     fleet.command_order(customer.order_id, "assign", driver_id="d1")
     shown = "+39 055 1" if rule == "call" else None
     assert customer.page()["courier_phone"] == shown
-    fleet.command_order(customer.order_id, "cancel")
+    shared = customer.share()
+    assert refused(customer, "customer_page_v1", token=shared) == "DS015"
+    for command in ("pick_up", "deliver") if ends == "deliver" else (ends,):
+        fleet.command_order(customer.order_id, command)
     assert customer.page()["courier_phone"] is None
 
 
-def test_push__arriving_then_delivered__is_taken_once_each_and_then_gone(
+def be_nearby(fleet: Fleet, order_id: UUID) -> None:
+    """Write the notice that the courier is nearby, as the job for notices does."""
+    add = "SELECT order_notice__add(%s, assignment_no, 'nearby', now()) FROM orders"
+    fleet.run(f"{add} WHERE order_id = %s", order_id, order_id)
+
+
+def test_push__nearby__goes_by_the_notice_and_not_by_the_state(customer: Customer, fleet: Fleet):
+    customer.subscribe()
+    fleet.command_order(customer.order_id, "assign", driver_id="d1")
+    fleet.command_order(customer.order_id, "pick_up", actor="driver", actor_id="d1")
+    fleet.run("UPDATE orders SET state = 'arriving' WHERE order_id = %s", customer.order_id)
+    assert take_due(fleet.database) == []
+    be_nearby(fleet, customer.order_id)
+    assert take_due(fleet.database) == [("nearby", ENDPOINT)]
+
+
+def test_push__courier_with_another_stop_first__tells_the_next_customer_only(
+    customer: Customer, fleet: Fleet
+):
+    fleet.command_order(customer.order_id, "assign", driver_id="d1")
+    fleet.command_order(customer.order_id, "pick_up", actor="driver", actor_id="d1")
+    other = Customer(fleet, customer.conn)
+    fleet.command_order(other.order_id, "assign", driver_id="d1")
+    fleet.command_order(other.order_id, "pick_up", actor="driver", actor_id="d1")
+    other.subscribe("https://push.example.org/send/other")
+    customer.subscribe()
+    fleet.run("UPDATE orders SET state = 'arriving'")
+    for one in (customer, other):
+        be_nearby(fleet, one.order_id)
+    assert take_due(fleet.database) == [("nearby", ENDPOINT)]
+    notice = "INSERT INTO order_notice VALUES (%s, 90, 'nearby', 1, 'arriving', now())"
+    fleet.run(notice, other.order_id)  # of a time when this customer's stop was the next one
+    assert take_due(fleet.database) == []
+    fleet.command_order(customer.order_id, "deliver", actor="driver", actor_id="d1")
+    assert sorted(take_due(fleet.database)) == [
+        ("delivered", ENDPOINT),
+        ("nearby", "https://push.example.org/send/other"),
+    ]
+
+
+def test_push__nearby_then_delivered__is_taken_once_each_and_then_gone(
     customer: Customer, fleet: Fleet
 ):
     customer.subscribe()
     fleet.command_order(customer.order_id, "assign", driver_id="d1")
     assert take_due(fleet.database) == []
     fleet.command_order(customer.order_id, "pick_up", actor="driver", actor_id="d1")
-    fleet.run("UPDATE orders SET state = 'arriving' WHERE order_id = %s", customer.order_id)
+    be_nearby(fleet, customer.order_id)
     assert take_due(fleet.database, []) == []  # of no order
     assert take_due(fleet.database, [customer.order_id]) == [("nearby", ENDPOINT)]
     assert take_due(fleet.database) == []
@@ -258,3 +312,57 @@ def test_push__endpoint_gone__is_dropped(customer: Customer, fleet: Fleet):
     with fleet.database.connect("tracking_api", autocommit=True) as conn:
         conn.execute("SELECT push_subscription__drop_v1(%s)", (ENDPOINT,))
     assert fleet.database.value("SELECT count(*) FROM push_subscription") == 0
+
+
+def failed_with_retry(fleet: Fleet, customer: Customer) -> UUID:
+    """Let the courier fail the order; return the one that tries again."""
+    fleet.add_token("d1")
+    fleet.command_order(customer.order_id, "assign", driver_id="d1")
+    fleet.command_order(customer.order_id, "pick_up")
+    fail = "SELECT * FROM driver_fail_order_v2(%s, %s, 'customer_absent', NULL, 'retry', NULL)"
+    fleet.run(fail, token_sha256("d1"), customer.order_id)
+    retry = "SELECT order_id FROM order_retry WHERE retry_of = %s"
+    order_id: UUID = fleet.run(retry, customer.order_id)[0]["order_id"]
+    return order_id
+
+
+def leads_to(customer: Customer, token: bytes, order_id: UUID) -> bool:
+    rows = customer.conn.execute("SELECT customer_links_v1(%s, %s)", ([token], [order_id]))
+    return rows.fetchall() == [(1,)]
+
+
+def test_retry__made_by_the_courier__is_followed_from_the_old_link(
+    fleet: Fleet, customer: Customer
+):
+    token = secrets.token_bytes(32)
+    assert customer.value("customer_retry_v1", token) is None
+    assert customer.page()["has_retry"] is False
+    retry_id = failed_with_retry(fleet, customer)
+    assert customer.page()["has_retry"] is True
+    assert not leads_to(customer, customer.token, retry_id)
+    assert [customer.value("customer_retry_v1", token) for _ in range(2)] == [retry_id, retry_id]
+    assert leads_to(customer, token, retry_id)
+    assert not leads_to(customer, token, customer.order_id)
+    tokens = "SELECT count(*) AS n FROM access_token WHERE order_id = %s"
+    assert fleet.run(tokens, retry_id)[0]["n"] == 1
+
+
+def test_retry__links_revoked__are_not_made_good_from_the_old_link(
+    fleet: Fleet, customer: Customer
+):
+    token = secrets.token_bytes(32)
+    retry_id = failed_with_retry(fleet, customer)
+    customer.value("customer_retry_v1", token)
+    fleet.run("SELECT revoke_customer_tokens_v1(%s)", retry_id)
+    assert customer.value("customer_retry_v1", secrets.token_bytes(32)) is None
+    assert not leads_to(customer, token, retry_id)
+
+
+def test_retry__old_link_revoked_or_shared__leads_nowhere(fleet: Fleet, customer: Customer):
+    shared = customer.share()
+    retry_id = failed_with_retry(fleet, customer)
+    new = secrets.token_bytes(32)
+    assert refused(customer, "customer_retry_v1", new, token=shared) == "DS015"
+    fleet.run("SELECT revoke_customer_tokens_v1(%s)", customer.order_id)
+    assert refused(customer, "customer_retry_v1", new, token=customer.token) == "DS015"
+    assert not leads_to(customer, new, retry_id)

@@ -24,7 +24,7 @@ METRES = [[1.0] * HOURS for _ in STREET_CLASSES]
 LEARNED = EtaModel(
     learned_at=datetime(2026, 1, 12, 12, tzinfo=UTC),
     rides=42,
-    driver_pace={"d1": 1.25, "somebody-gone": 0.9},
+    driver_pace={"d1": 1.25, "removed-driver": 0.9},
     bands=(Band(Phase.TO_CUSTOMER, float("inf"), 0.8, 1.0, 1.3, 50),),
 )
 

@@ -221,7 +221,7 @@ def test_driver_transition__its_rows__are_the_matrix_without_repeats(fleet: Flee
 
 def test_driver_command__unknown_driver__is_refused(fleet: Fleet) -> None:
     with pytest.raises(errors.UnknownDriver):
-        fleet.command_driver("nobody", "on_duty")
+        fleet.command_driver("unknown-driver", "on_duty")
 
 
 def test_driver_command__one_key_for_two_commands__is_a_conflict(fleet: Fleet) -> None:

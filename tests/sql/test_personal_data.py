@@ -238,7 +238,7 @@ def test_forget_driver__two_who_began_in_one_microsecond__are_both_forgotten(
 
 def test_forget_driver__unknown__is_said(conn: psycopg.Connection[Any]) -> None:
     with pytest.raises(errors.UnknownDriver):
-        personal_data.forget_driver(conn, "nobody", "test")
+        personal_data.forget_driver(conn, "unknown-driver", "test")
 
 
 def test_forget_order__afterwards__tells_of_no_customer(
@@ -344,7 +344,7 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
 
 def test_export__unknown__is_said(conn: psycopg.Connection[Any]) -> None:
     with pytest.raises(errors.UnknownDriver):
-        next(personal_data.export_driver(conn, "nobody"))
+        next(personal_data.export_driver(conn, "unknown-driver"))
     with pytest.raises(errors.UnknownOrder):
         next(personal_data.export_order(conn, str(uuid.uuid4())))
 

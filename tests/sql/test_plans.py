@@ -127,6 +127,43 @@ def drivers_read(fleet: Fleet) -> int:
     return int(row["count"])
 
 
+def scans_of(fleet: Fleet, table: str) -> int:
+    """How many times this session has read a table."""
+    [row] = fleet.run(
+        "SELECT (seq_scan + coalesce(idx_scan, 0))::int AS count FROM pg_stat_xact_user_tables"
+        " WHERE relname = %s",
+        table,
+    )
+    return int(row["count"])
+
+
+@pytest.mark.parametrize(("seqs", "blocks_read"), [((1, 2), 0), ((1, 3), 1)])
+def test_read_watermarks__boot_without_gaps__reads_no_block(
+    fleet: Fleet, seqs: tuple[int, ...], blocks_read: int
+) -> None:
+    at = now()
+    fleet.record([make_fix(seq=n, fix_at=at + timedelta(seconds=n - 9)) for n in seqs])
+    with fleet.conn.transaction():
+        before = scans_of(fleet, "boot_seq_block")
+        [mark] = fix_writer.read_watermarks(fleet.conn, [("d1", "b1")])
+        after = scans_of(fleet, "boot_seq_block")
+    assert (mark.seq, after - before) == (seqs[-1], blocks_read)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_read"), [("order_seq = order_seq + 1", False), ("state = 'picked_up'", True)]
+)
+def test_orders__update_of_no_state__reads_no_driver(
+    fleet: Fleet, change: str, is_read: bool
+) -> None:
+    order_id = fleet.assigned_order("d1")
+    with fleet.conn.transaction():
+        before = scans_of(fleet, "driver_state")
+        fleet.run(f"UPDATE orders SET {change} WHERE order_id = %s", order_id)
+        after = scans_of(fleet, "driver_state")
+    assert (after > before) is is_read
+
+
 # -- reads ------------------------------------------------------------------------------------
 
 PLACED = """

@@ -139,7 +139,7 @@ def test_record_fixes__void_of_a_stored_seq__is_a_duplicate(fleet: Fleet) -> Non
 
 
 def test_record_fixes__unknown_driver__is_refused_beside_the_others(fleet: Fleet) -> None:
-    outcomes = fleet.record(numbered([make_fix("nobody"), make_fix("d1")]))
+    outcomes = fleet.record(numbered([make_fix("unknown-driver"), make_fix("d1")]))
     assert outcomes == [Outcome(0, "rejected", "unknown_driver")]
     assert [row[0] for row in fleet.history()] == ["d1"]
 

@@ -62,7 +62,7 @@ async def test_take_reporting__two_publishers__only_one_gets_any(
 
 async def test_set_reporting__unknown_driver__is_told(fleet: Fleet, database: Database) -> None:
     with pytest.raises(errors.UnknownDriver):
-        await set_reporting(database, "nobody", SamplingPolicy())
+        await set_reporting(database, "unknown-driver", SamplingPolicy())
 
 
 def policy_of(demand: str) -> SamplingPolicy:

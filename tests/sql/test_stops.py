@@ -141,7 +141,7 @@ def test_reorder__of_other_orders_than_the_open_ones__is_refused(fleet: Fleet) -
         with pytest.raises(errors.StopsChanged):
             reorder(fleet, *sequence)
     with pytest.raises(errors.UnknownDriver):
-        fleet.run("SELECT set_driver_stops_v1('nobody', '{}', 'anna')")
+        fleet.run("SELECT set_driver_stops_v1('unknown-driver', '{}', 'anna')")
 
 
 def test_picked_up_stop__never_moves_behind_one_that_is_not(fleet: Fleet) -> None:

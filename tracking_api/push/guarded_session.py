@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 import requests
@@ -19,14 +18,9 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import PoolManager
 from urllib3.util.connection import create_connection
 
-from doorstep.public_addresses import is_public
+from doorstep.public_addresses import is_public_address
 
 IsAllowed = Callable[[str], bool]
-
-
-def is_public_address(address: str) -> bool:
-    """Whether an IP address, given as text, is on the internet."""
-    return is_public(ip_address(address.partition("%")[0]))
 
 
 class _GuardedConnection(HTTPSConnection):

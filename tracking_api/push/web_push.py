@@ -8,17 +8,17 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from py_vapid import Vapid02
-from pywebpush import WebPushException, webpush
 
 from doorstep.telemetry import get_logger
-from tracking_api.push.guarded_session import guarded_session
 from tracking_api.push.notifier import Notification, Outcome
 from tracking_api.push.texts import title_of
+
+if TYPE_CHECKING:
+    import requests
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 TIMEOUT_S = 10.0
@@ -32,12 +32,14 @@ class VapidKey:
     def __init__(self, secret: str) -> None:
         digest = hashlib.sha256(b"doorstep web push " + secret.encode()).digest()
         scalar = int.from_bytes(digest) % (P256_ORDER - 1) + 1
-        self.private = Vapid02(private_key=ec.derive_private_key(scalar, ec.SECP256R1()))
+        self.private = ec.derive_private_key(scalar, ec.SECP256R1())
 
     @property
     def public(self) -> str:
         """The public key as browsers take it (`applicationServerKey`)."""
-        point = self.private.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        point = self.private.public_key().public_bytes(
+            Encoding.X962, PublicFormat.UncompressedPoint
+        )
         return urlsafe_b64encode(point).rstrip(b"=").decode()
 
 
@@ -48,9 +50,12 @@ class WebPushNotifier:
         self,
         key: VapidKey,
         contact: str,
-        new_session: Callable[[], requests.Session] = guarded_session,
+        new_session: Callable[[], requests.Session] | None = None,
     ) -> None:
-        """`contact` is a mailto: or https: URL, by which a push service reaches the operator."""
+        """`contact` is a mailto: or https: URL, by which a push service reaches the operator.
+
+        Without `new_session`, sends to public addresses only.
+        """
         self._key = key
         self._contact = contact
         self._new_session = new_session
@@ -60,6 +65,13 @@ class WebPushNotifier:
         return await asyncio.to_thread(partial(self._send, notification))
 
     def _send(self, notification: Notification) -> Outcome:
+        # Imported here: they take 11 MiB, and many processes send nothing.
+        import requests
+        from py_vapid import Vapid02
+        from pywebpush import WebPushException, webpush
+
+        from tracking_api.push.guarded_session import guarded_session
+
         recipient, kind = notification.recipient, notification.kind
         payload = {
             "title": title_of(kind, recipient.language),
@@ -68,14 +80,14 @@ class WebPushNotifier:
             "language": recipient.language,
         }
         try:
-            with self._new_session() as session:
+            with (self._new_session or guarded_session)() as session:
                 webpush(
                     {
                         "endpoint": recipient.endpoint,
                         "keys": {"p256dh": recipient.p256dh, "auth": recipient.auth},
                     },
                     json.dumps(payload),
-                    vapid_private_key=self._key.private,
+                    vapid_private_key=Vapid02(private_key=self._key.private),
                     vapid_claims={"sub": self._contact},
                     ttl=TTL_S[kind],
                     headers={"Urgency": "high"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
+from doorstep.errors import NoRetry
 from doorstep.store.deadline import fetch_one
 from doorstep.store.pool import Pool
 from sql import query
@@ -27,6 +29,8 @@ class CustomerPageStore(Protocol):
     async def share(self, link: TrackLink, share_sha256: bytes) -> None: ...
 
     async def unshare(self, link: TrackLink) -> None: ...
+
+    async def follow_retry(self, link: TrackLink, retry_sha256: bytes) -> UUID: ...
 
     async def subscribe(self, link: TrackLink, recipient: Recipient) -> None: ...
 
@@ -55,6 +59,15 @@ class CustomerPageQueries:
     async def unshare(self, link: TrackLink) -> None:
         """Withdraw the link that is shared."""
         await self._run("unshare", link)
+
+    async def follow_retry(self, link: TrackLink, retry_sha256: bytes) -> UUID:
+        """Let a token lead to the order that tries this one again. Raises NoRetry."""
+        order_id: UUID | None = (await self._run("follow_retry", link, retry_sha256=retry_sha256))[
+            0
+        ]
+        if order_id is None:
+            raise NoRetry
+        return order_id
 
     async def subscribe(self, link: TrackLink, recipient: Recipient) -> None:
         """Keep a push subscription until the order ends."""

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from doorstep.credentials import new_customer_token, token_sha256
+from doorstep.credentials import new_customer_token, retry_customer_token, token_sha256
 from doorstep.errors import BadLink
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.origin import check_origin
@@ -20,7 +20,13 @@ from tracking_api.context import READS, AppContext, context_of
 from tracking_api.orders.schemas import CustomersOrder, OrderState
 from tracking_api.push.notifier import Recipient
 from tracking_api.track.links import COOKIE, parse_order_id
-from tracking_api.track.page_schemas import DoorNote, NewSubscription, PageAnswer, ShareAnswer
+from tracking_api.track.page_schemas import (
+    DoorNote,
+    NewSubscription,
+    PageAnswer,
+    RetryLink,
+    ShareAnswer,
+)
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
 from tracking_api.track.visibility import TrackLink
 
@@ -41,7 +47,8 @@ class OwnLink:
         cookie = request.cookies.get(COOKIE)
         if token is None and cookie is not None and request.method not in READS:
             check_origin(request, self.context.public_url)
-        self.link = TrackLink(parse_order_id(order_id), token_sha256(token or cookie or ""))
+        self.token = token or cookie or ""
+        self.link = TrackLink(parse_order_id(order_id), token_sha256(self.token))
 
     async def run(self, doing: Awaitable[T]) -> T:
         """Return the outcome of a call for the link. Raises BadLink when its time has come."""
@@ -127,6 +134,22 @@ async def unshare(own: Own) -> Response:
     """End the link; streams that it opened end within seconds."""
     await own.run(own.context.stores.customer_page.unshare(own.link))
     return Response(status_code=204)
+
+
+@router.post(
+    "/retry",
+    summary="The link of the order that tries this failed one again",
+    responses=WRITE_ERRORS,
+    openapi_extra=OPTIONAL_TOKEN,
+)
+async def follow_retry(own: Own, response: Response) -> RetryLink:
+    """Each call returns the same link. 404 `no-retry` without a further attempt, and once one of
+    its links was revoked."""
+    token = retry_customer_token(own.token, own.link.order_id)
+    page = own.context.stores.customer_page
+    order_id = await own.run(page.follow_retry(own.link, token_sha256(token)))
+    response.headers["Cache-Control"] = "no-store"
+    return RetryLink(order_id=order_id, customer_link=own.context.customer_link(order_id, token))
 
 
 @router.post(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode
 from typing import Annotated
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from doorstep.http.instants import Instant
+from doorstep.public_addresses import is_public_address
 from tracking_api.orders.detail_schemas import ContactRule, LongText
 from tracking_api.orders.schemas import NO_NUL
-from tracking_api.push.guarded_session import is_public_address
 
 MAX_ENDPOINT = 1000
 P256DH_BYTES, AUTH_BYTES = 65, 16  # an uncompressed point of P-256; RFC 8291
@@ -83,11 +84,19 @@ class ShareAnswer(BaseModel):
     share_link: str
 
 
+class RetryLink(BaseModel):
+    """The order that tries a failed one again, and its customer's link."""
+
+    order_id: UUID
+    customer_link: str
+
+
 class PageAnswer(BaseModel):
     """What only the customer reads of an order.
 
     `courier_phone` is shown while the courier may be seen, if the contact rule allows contact;
-    `may_change` until pick-up. `push_key` is null where there is no web push.
+    `may_change` until pick-up. `has_retry`: a new order tries this failed one again.
+    `push_key` is null where there is no web push.
     """
 
     customer_name: str | None
@@ -100,5 +109,6 @@ class PageAnswer(BaseModel):
     courier_phone: str | None
     restaurant_phone: str | None
     may_change: bool
+    has_retry: bool
     shared_at: Instant | None
     push_key: str | None

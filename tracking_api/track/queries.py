@@ -16,6 +16,7 @@ from tracking_api.track.visibility import (
     NO_NOTICES,
     Event,
     Notices,
+    OrderPlan,
     OrderPoll,
     Position,
     TrackedOrder,
@@ -44,6 +45,7 @@ class _Ends(msgspec.Struct, frozen=True):
 _NOT_ENDED = _Ends()
 _decode_ends = msgspec.json.Decoder(_Ends).decode
 _decode_events = msgspec.json.Decoder(list[Event]).decode
+_decode_plan = msgspec.json.Decoder(OrderPlan).decode
 _decode_notices = msgspec.json.Decoder(Notices).decode
 decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
 
@@ -103,7 +105,7 @@ def poll_of(row: Sequence[Any]) -> OrderPoll:
 def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
     now, order_id, state, assignment_no, order_seq = row[:5]
     restaurant_name, *places, dwell_min_s, pace = row[5:12]
-    driver_id, assigned_at, events, trail, city, ends, notices = row[12:19]
+    driver_id, assigned_at, events, trail, city, ends, notices, plan = row[12:20]
     ended = _decode_ends(ends) if ends is not None else _NOT_ENDED
     return TrackedOrder(
         now=now,
@@ -115,7 +117,7 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         restaurant=(places[0], places[1]),
         destination=(places[2], places[3]),
         dwell_min_s=dwell_min_s,
-        position=position_of(row[19:]),
+        position=position_of(row[20:]),
         assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
@@ -124,5 +126,6 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         city=city,
         ended_reason=ended.reason,
         has_photo=ended.has_photo,
+        plan=_decode_plan(plan),
         notices=_decode_notices(notices) if notices is not None else NO_NOTICES,
     )

@@ -12,6 +12,7 @@ import { createFilters, FleetIndex } from "./fleet/fleet-index.js";
 import { FleetMap, NoMap } from "./fleet/fleet-map.js";
 import { FleetStream } from "./fleet/fleet-stream.js";
 import { NewOrderForm } from "./fleet/new-order.js";
+import { mayCommand, setRole } from "./fleet/rights.js";
 import { OpenOrders } from "./fleet/open-orders.js";
 import { OrderPanel } from "./fleet/order-panel.js";
 import { PastStates, pastSymbolOf } from "./fleet/past-states.js";
@@ -51,7 +52,11 @@ city = await selectCity((chosen) => {
   city = chosen;
   fleetMap.setCity(chosen);
 });
-startSession(() => followView());
+startSession(() => followView(), ({ role }) => {
+  setRole(role);
+  $("new-order-button").hidden = !mayCommand();
+  orderPanel.redraw();
+});
 const fleetMap = openMap();
 const updateCounts = createFilters(index, () => {
   redraw();
@@ -251,6 +256,7 @@ const newOrder = new NewOrderForm({
   },
 });
 const openForm = () => {
+  if (!mayCommand()) return;
   if (playback.isOpen) playback.close();
   newOrder.open();
 };

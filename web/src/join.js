@@ -53,7 +53,7 @@ async function join(token, app) {
 }
 
 function choice(app, token) {
-  const button = el("button", { type: "button" }, text("use", { app: text(app) }));
+  const button = el("button", { type: "button" }, app === "browser" ? text("useBrowser") : text("use", { app: text(app) }));
   button.addEventListener("click", async () => {
     for (const one of document.querySelectorAll("#choices button")) one.disabled = true;
     const joined = await join(token, app);

@@ -1,7 +1,7 @@
 // One order's stream: reconnects by itself, and delivers each event once.
 import { FINAL_STATES } from "./labels.js";
 import { onPageCache, readEventStream, retryDelayMs } from "./event-stream.js";
-import { takeSlot } from "./track/stream-slots.js";
+import { takeSlot } from "./stream-slots.js";
 
 const RESPONSE_TIMEOUT_MS = 8000;
 const STALE_MS = 15_000; // after so long in the background the connection may be dead

@@ -1,8 +1,8 @@
 // What the map of an order shows: the way that the courier has yet to go.
 import { PICKED_UP_STATES } from "./labels.js";
 
-// For `fitBounds`. The padding at the bottom is for the card's edge and the attribution.
-export const VIEW = { padding: { top: 50, right: 80, bottom: 75, left: 80 }, maxZoom: 16 };
+// For `fitBounds`. The padding at the bottom is for a marker's name, the card's edge and the attribution.
+export const VIEW = { padding: { top: 50, right: 80, bottom: 100, left: 80 }, maxZoom: 16 };
 
 // A link that a customer shares shows neither place.
 export const restaurantOf = ({ restaurant: it }) => it && [it.lon_deg, it.lat_deg];

@@ -4,7 +4,7 @@ import { ApiProblem, every, fetchAsStaff, getJson, startSession, Unauthorized, s
 import { fill } from "./elements.js";
 import { Bell } from "./restaurant/bell.js";
 import { goneRow, kitchenCard, nameOf, newOrderCard } from "./restaurant/order-card.js";
-import { language, texts, timeFormat } from "./restaurant/texts.js";
+import { language, locale, texts, timeFormat } from "./restaurant/texts.js";
 
 const REFRESH_MS = 3000;
 const RING_AGAIN_MS = 20_000; // while a new order is not confirmed
@@ -105,7 +105,7 @@ async function command(order, method, name, body, key) {
 function renderConnection() {
   const isLost = Date.now() - readAt_ms > OFFLINE_AFTER_MS;
   $("connection-banner").hidden = !isLost;
-  const since = new Date(readAt_ms).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+  const since = new Date(readAt_ms).toLocaleTimeString(locale, { hour: "2-digit", minute: "2-digit" });
   $("connection-banner").textContent = isLost ? texts.offline(since) : "";
 }
 

@@ -35,6 +35,7 @@ from tracking_api.live.frames import (
     position_frame,
     resync_frame,
     snapshot_frame,
+    turn_frame,
 )
 from tracking_api.orders.schemas import Coordinates, OrderState
 from tracking_api.series.streams import points_frame
@@ -96,7 +97,7 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
         snapshot_frame(order, with_id=True),
         notice_frame(order, notice),
         order_frame(order, order.events[-1]),
-        position_frame(position, order.now, None, None),
+        turn_frame(order),
         resync_frame(4),
         end_frame("delivered"),
     ]
@@ -110,6 +111,9 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
         assert message["name"] == kind
         assert_valid(message["payload"]["$ref"].rpartition("/")[2], data)
     assert schemas == {}
+    _, usual = told_by(position_frame(position, order.now, None, None))
+    assert_valid("OrderPosition", usual)  # without what has not changed
+    assert set(usual) == fields_of("OrderPosition") - {"other_delivery_first"}
 
 
 class FleetViewer:

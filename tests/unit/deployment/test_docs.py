@@ -73,7 +73,8 @@ def test_docs__commands__exist(page: Path) -> None:
 
 def test_docs__images__are_all_shown() -> None:
     shown = {target for page in PAGES for target, _ in links_of(page)}
-    assert {path for path in (ROOT / "docs" / "images").iterdir() if path not in shown} == set()
+    images = (path for path in (ROOT / "docs" / "images").rglob("*") if path.is_file())
+    assert {path for path in images if path not in shown} == set()
 
 
 def test_docs__refusal_reasons__are_those_of_the_contract() -> None:

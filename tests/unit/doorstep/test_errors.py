@@ -12,7 +12,7 @@ from doorstep import errors
 def every_class(root: type[errors.DoorstepError]) -> Iterator[type[errors.DoorstepError]]:
     """The shared classes below `root`; a service may have more of its own."""
     for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
+        if child.__module__ in (errors.__name__, "doorstep.conflict_errors"):
             yield child
             yield from every_class(child)
 
@@ -21,6 +21,12 @@ def test_errors__tree_in_the_docstring__names_every_class() -> None:
     drawn = errors.__doc__ or ""
     missing = [c.__name__ for c in every_class(errors.DoorstepError) if c.__name__ not in drawn]
     assert missing == []
+
+
+def test_errors__every_class__can_be_imported_from_errors() -> None:
+    classes = list(every_class(errors.DoorstepError))
+    assert errors.WrongPin in classes
+    assert [c.__name__ for c in classes if getattr(errors, c.__name__, None) is not c] == []
 
 
 def test_errors__without_a_message__the_docstring_is_the_message() -> None:

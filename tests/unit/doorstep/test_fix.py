@@ -19,7 +19,7 @@ from doorstep.fix import (
     encode_position,
     encode_void,
 )
-from doorstep.fix.fast import decode_singles
+from doorstep.fix.fast import decode_many
 from doorstep.fix.strict import decode_position_strictly
 
 GOOD: dict[str, object] = {
@@ -123,7 +123,7 @@ def test_decode__unusable_optional_field__keeps_the_fix_and_names_the_field(
     assert decode_position(b"[" + body() + b"," + payload + b"]") == [only(body()), wanted]
     assert decode_fix(payload) == wanted
     assert decode_fixes(b'{"fixes":[' + payload + b"]}") == [wanted]
-    assert decode_singles([payload, body()]) is None
+    assert decode_many([payload, body()]) is None
 
 
 BAD_ENTRIES = [

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doorstep.errors import MalformedFix
 from doorstep.fix.encode import encode_fix, encode_position
-from doorstep.fix.fast import decode_position, decode_position_fast, decode_singles
+from doorstep.fix.fast import decode_many, decode_position, decode_position_fast
 from doorstep.fix.instants import EPOCH, MIN_EPOCH_MS, instant_of
 from doorstep.fix.strict import RANGES, decode_position_strictly
 from doorstep.fix.value import MAX_SEQ, Decoded, Fix
@@ -120,32 +122,66 @@ def test_decode_position__any_good_fix__is_decoded_fast_and_equal(fix: Fix) -> N
 GOOD = b'{"boot":"b1","seq":1,"fix_at":1790000000123,"lat_deg":43.7,"lon_deg":11.2}'
 
 
+GOOD_ARRAYS = st.lists(FIXES, min_size=1, max_size=3).map(encode_position)
+
+
 @settings(max_examples=2000, deadline=None)
-@given(st.lists(PAYLOADS | st.just(GOOD) | FIXES.map(encode_fix), min_size=1, max_size=3))
-def test_decode_singles__any_payloads__are_accepted_only_if_each_is_one_good_fix(
+@given(
+    st.lists(PAYLOADS | st.just(GOOD) | FIXES.map(encode_fix) | GOOD_ARRAYS, min_size=1, max_size=3)
+)
+def test_decode_many__any_payloads__are_accepted_only_if_the_strict_decoder_agrees(
     payloads: list[bytes],
 ) -> None:
-    singles = decode_singles(payloads)
-    if singles is not None:
+    decoded = decode_many(payloads)
+    if decoded is not None:
         strictly = [judged(payload, strictly=True) for payload in payloads]
-        assert [[Fix(*values)] for values in singles] == strictly
+        assert [Fix(*values) for values in decoded.values] == list(chain(*strictly))
+        assert decoded.counts == [len(fixes) for fixes in strictly]
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.lists(st.integers(1, len(GOOD)), min_size=1, max_size=3), st.integers(1, 3))
-def test_decode_singles__fixes_split_elsewhere__are_not_accepted(
-    cuts: list[int], times: int
+@given(
+    st.lists(st.integers(1, 2 * len(GOOD)), min_size=1, max_size=3),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_decode_many__fixes_split_elsewhere__are_not_accepted(
+    cuts: list[int], times: int, in_array: bool
 ) -> None:
     """A payload that holds the end of one fix and the beginning of the next must not pass."""
     text = b",".join([GOOD] * times)
+    text = b"[%b]" % text if in_array else text
     ends = sorted({min(cut, len(text)) for cut in cuts} | {len(text)})
     parts = [text[a:b].strip(b",") for a, b in zip([0, *ends], ends, strict=False)]
-    assert decode_singles(parts) is None or parts == [GOOD] * len(parts)
+    assert decode_many(parts) is None or parts in ([GOOD] * len(parts), [text])
+
+
+@pytest.mark.parametrize(
+    "payloads",
+    [
+        [b"[%b],[%b]" % (GOOD, GOOD), b"[%b]" % GOOD],
+        [b"%b,%b" % (GOOD, GOOD)],
+        [b"%b],[%b" % (GOOD, GOOD)],
+        [b"[]", b"[%b]" % GOOD],
+        [b"[[%b]]" % GOOD],
+        [b'[{"boot":"x]', b'[y",%b]' % GOOD[13:]],
+        [b"[%b]" % b",".join([GOOD] * 257)],
+        [GOOD[:-1] + b" " * 1024 + b"}"],
+        [GOOD, b"[%b]" % GOOD[:-1]],
+    ],
+)
+def test_decode_many__payload_that_is_no_array_or_fix_by_itself__is_not_accepted(
+    payloads: list[bytes],
+) -> None:
+    assert decode_many(payloads) is None
+    assert decode_many([GOOD, *payloads]) is None
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(FIXES, min_size=1, max_size=5))
-def test_decode_singles__any_good_fixes__are_decoded_equal(fixes: list[Fix]) -> None:
-    singles = decode_singles([encode_fix(fix) for fix in fixes])
-    assert singles is not None
-    assert [Fix(*values) for values in singles] == fixes
+@given(st.lists(st.lists(FIXES, min_size=1, max_size=3), min_size=1, max_size=5))
+def test_decode_many__any_good_fixes__are_decoded_equal(messages: list[list[Fix]]) -> None:
+    payloads = [encode_fix(*one) if len(one) == 1 else encode_position(one) for one in messages]
+    decoded = decode_many(payloads)
+    assert decoded is not None
+    assert [Fix(*values) for values in decoded.values] == list(chain(*messages))
+    assert decoded.counts == [len(fixes) for fixes in messages]

@@ -60,7 +60,7 @@ async def test_patch_location__known_identity_with_other_content__is_409(http, s
 async def test_patch_location__unknown_driver_by_staff__is_404(http, store, reason):
     store.outcomes = [Outcome(0, "rejected", reason)]
     answer = await http.patch(
-        "/drivers/nobody/location",
+        "/drivers/unknown-driver/location",
         json=make_fix(),
         headers={"Authorization": "Bearer tok-staff"},
     )
@@ -71,7 +71,7 @@ async def test_patch_location__unknown_driver_by_staff__is_404(http, store, reas
     ("token", "status", "slug"),
     [
         (None, 401, "unauthenticated"),
-        ("Bearer nobody", 401, "unauthenticated"),
+        ("Bearer unknown-token", 401, "unauthenticated"),
         ("Basic ZDE6eA==", 401, "unauthenticated"),
         ("Bearer tok-d2", 403, "forbidden"),
         ("Bearer tok-customer", 403, "forbidden"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any
+from uuid import UUID
 
-from doorstep.errors import BadLink
+from doorstep.errors import BadLink, NoRetry
 from tracking_api.push.notifier import Recipient
 from tracking_api.track.visibility import TrackLink
 
@@ -16,6 +17,8 @@ class MemoryCustomerPage:
     def __init__(self) -> None:
         super().__init__()
         self.door_note: str | None = None
+        self.retry_id: UUID | None = None
+        self.retry_tokens: set[bytes] = set()
         self.shares: list[bytes] = []
         self.recipients: list[Recipient] = []
 
@@ -32,6 +35,7 @@ class MemoryCustomerPage:
             "courier_phone": None,
             "restaurant_phone": None,
             "may_change": True,
+            "has_retry": self.retry_id is not None,
             "shared_at": None,
         }
 
@@ -53,6 +57,13 @@ class MemoryCustomerPage:
     async def unshare(self, link: TrackLink) -> None:
         self._require(link)
         self.shares = []
+
+    async def follow_retry(self, link: TrackLink, retry_sha256: bytes) -> UUID:
+        self._require(link)
+        if self.retry_id is None:
+            raise NoRetry
+        self.retry_tokens.add(retry_sha256)
+        return self.retry_id
 
     async def subscribe(self, link: TrackLink, recipient: Recipient) -> None:
         self._require(link)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64encode
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -31,12 +32,24 @@ async def test_page__of_ones_own_order__has_what_only_the_customer_reads(http):
     assert (answer.json()["address"], answer.json()["push_key"]) == ("Via Roma 1", None)
 
 
+async def test_retry__of_a_failed_order__is_one_link_however_often(http, store):
+    none = await http.post(f"{PATH}/retry", headers=CUSTOMER)
+    assert (none.status_code, none.json()["type"].rsplit("/", 1)[-1]) == (404, "no-retry")
+    store.retry_id = UUID(int=7)
+    first, again = [await http.post(f"{PATH}/retry", headers=CUSTOMER) for _ in range(2)]
+    assert first.json() == again.json()
+    assert first.json()["order_id"] == str(store.retry_id)
+    token = first.json()["customer_link"].split("#")[1]
+    assert store.retry_tokens == {token_sha256(token)}
+
+
 REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "page", None),
     ("PUT", "door-note", {"door_note": "x"}),
     ("POST", "cancel", None),
     ("POST", "share", None),
     ("DELETE", "share", None),
+    ("POST", "retry", None),
     ("POST", "push", subscription()),
     ("DELETE", f"push?endpoint_sha256={'0' * 64}", None),
 ]

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from doorstep.errors import StoreUnavailable
-from tracking_api.push.guarded_session import guarded_session, is_public_address
+from doorstep.public_addresses import is_public_address
+from tracking_api.push.guarded_session import guarded_session
 from tracking_api.push.notifier import Kind, Notification, Outcome, Recipient
 from tracking_api.push.texts import TITLES, title_of
 from tracking_api.push.web_push import VapidKey, WebPushNotifier

@@ -87,7 +87,7 @@ async def test_create_order__no_token__is_401_before_the_body_is_parsed(http):
         (b'{"customer_name": "\xff"}', "not_utf8"),
         (b'{"customer_name": "\\u0000"}', "bad_text"),
         (b'{"customer_name": "\\ud800"}', "bad_text"),
-        (b'{"nobody": 1, "restaurant_id": 1}', "missing_field"),
+        (b'{"unknown_field": 1, "restaurant_id": 1}', "missing_field"),
         (b'{"restaurant_id": 99999999999, "destination": {}}', "out_of_range"),
     ],
 )

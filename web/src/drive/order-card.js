@@ -1,7 +1,7 @@
 // The order of the driver: where to go, whom to give it to, and one big button for what comes next.
 import { el } from "../elements.js";
 import { mapsLink } from "./maps-link.js";
-import { language, texts } from "./texts.js";
+import { language, locale, texts } from "./texts.js";
 
 const BEFORE_PICK_UP = ["assigned", "at_restaurant"];
 const HEADINGS = { picked_up: texts.picked };
@@ -105,7 +105,7 @@ function stop(label, place, { isLater = false, contact, note, lines = [] }) {
 }
 
 function clock(instant) {
-  return new Date(instant).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+  return new Date(instant).toLocaleTimeString(locale, { hour: "2-digit", minute: "2-digit" });
 }
 
 function distance(metres) {

@@ -1,5 +1,5 @@
 // What the page says, in the phone's language. A text with a number is a function.
-import { languageOf } from "../language.js";
+import { languageOf, localeOf } from "../language.js";
 
 const EN = {
   signIn: "Sign in", signOut: "Sign out", token: "Your token", duty: "Duty",
@@ -200,6 +200,7 @@ const FR = {
 const LANGUAGES = { en: EN, it: IT, de: DE, fr: FR };
 
 export const language = languageOf(LANGUAGES);
+export const locale = localeOf(language);
 export const texts = LANGUAGES[language];
 
 /** Put the texts into the page's own elements. */

@@ -3,6 +3,7 @@
 import { ApiProblem, getJson } from "../api.js";
 import { el, fill } from "../elements.js";
 import { failureText, send } from "./commands.js";
+import { mayCommand } from "./rights.js";
 import { say, since } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -46,7 +47,7 @@ export class AlertTray {
     const minute = Math.floor(Date.now() / 60_000);
     const shown = alerts.map(({ alert_id, acknowledged_at }) => [alert_id, acknowledged_at]);
     const focused = $("alert-list").contains(document.activeElement) && document.activeElement.id;
-    fill($("alert-list"), [minute, shown], () =>
+    fill($("alert-list"), [minute, shown, mayCommand()], () =>
       alerts.length ? alerts.map((one) => this.#item(one)) : [el("li", { class: "muted small" }, say("No alerts."))],
     );
     if (focused && !$("alert-list").contains(document.activeElement)) {
@@ -64,7 +65,7 @@ export class AlertTray {
       el("button", { type: "button", id: `alert-${alert.alert_id}`, onclick: () => this.open(alert) }, text),
       alert.acknowledged_at
         ? el("span", { class: "small" }, say("seen by {}", alert.acknowledged_by))
-        : el(
+        : mayCommand() && el(
             "button",
             { type: "button", id: `acknowledge-${alert.alert_id}`, "aria-label": say("Acknowledge: {}", text), onclick: () => this.#acknowledge(alert) },
             say("Acknowledge"),

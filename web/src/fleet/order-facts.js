@@ -1,11 +1,11 @@
 // What the selected order is, and how it ended.
 import { el } from "../elements.js";
-import { dateAndTime } from "../labels.js";
+import { clock, dateAndTime } from "../labels.js";
 import { FAILURE_REASONS } from "./commands.js";
 import { say } from "./texts.js";
 
-/** The list of an order's details. `open(order)` shows a related one. */
-export function orderFacts(details, open) {
+/** The list of an order's details, with its estimate. `open(order)` shows a related one. */
+export function orderFacts(details, eta, open) {
   const at = (instant) => (instant ? dateAndTime(instant) : null);
   const window = [at(details.promised_from), at(details.promised_to)].filter(Boolean).join(" – ");
   const { delivery, cancellation, failure, return_leg: leg } = details;
@@ -20,6 +20,7 @@ export function orderFacts(details, open) {
     ["Ready at", at(details.ready_at)],
     ["Scheduled for", at(details.scheduled_for)],
     ["Promised", window],
+    ["Expected", eta && [eta.p10_at ?? eta.earliest_at, eta.p90_at ?? eta.latest_at].filter(Boolean).map(clock).join(" – ")],
     ["PIN", details.has_pin && (delivery?.pin ? say("given") : say("required"))],
     ["Created", at(details.created_at)],
     ["Ended", at(details.ended_at)],

@@ -5,6 +5,7 @@ import { clock, ORDER_STATES } from "../labels.js";
 import { COMMANDS, failureText, FAILURE_REASONS, send, TAKES_DRIVER } from "./commands.js";
 import { CourierChoice } from "./courier-choice.js";
 import { orderFacts } from "./order-facts.js";
+import { mayCommand } from "./rights.js";
 import { say } from "./texts.js";
 import { readTimeline } from "./timeline.js";
 
@@ -33,17 +34,18 @@ export class OrderPanel {
     const order = this.openOrders.get(this.orderId);
     $("order").hidden = !order;
     if (!order) return $("order").replaceChildren();
-    const allowed = this.openOrders.allowed[order.state] ?? [];
+    const allowed = (mayCommand() && this.openOrders.allowed[order.state]) || [];
     const version = [order.order_id, order.state, order.driver_id, order.order_seq, ...allowed].join(" ");
     if (version === this.#version) return; // unchanged
     this.#version = version;
-    const focused = $("order").contains(document.activeElement) && document.activeElement.id;
+    const focused = $("order").contains(document.activeElement) && (document.activeElement.id || "order-title");
     const { label, colour } = ORDER_STATES[order.state];
     const commands = Object.keys(COMMANDS).filter((command) => allowed.includes(command));
     // What is being typed stays, as long as it is about the same order and still possible.
     const isSame = this.#drawn.order_id === order.order_id;
     const reason = isSame && $("reason")?.querySelector("form[data-command]");
-    const courier = isSame && this.#drawn.state === order.state ? ($("courier")?.value ?? "") : "";
+    const keepsCourier = isSame && this.#drawn.state === order.state;
+    const [courier, stopNo] = ["courier", "stop-no"].map((id) => (keepsCourier ? ($(id)?.value ?? "") : ""));
     this.#drawn = { order_id: order.order_id, state: order.state };
     const assigning = commands.find((one) => TAKES_DRIVER.includes(one));
     $("order").replaceChildren(
@@ -59,13 +61,14 @@ export class OrderPanel {
       assigning ? this.#courierForm(order, assigning) : "",
       el("div", { class: "actions" }, ...commands.filter((one) => one !== assigning).map((one) => this.#button(one, order))),
       el("div", { id: "reason" }),
-      el("div", { class: "actions" }, order.ended_at ? "" : el("button", { type: "button", id: "new-link", onclick: () => this.#replaceLink(order) }, say("New link for the customer"))),
+      el("div", { class: "actions" }, order.ended_at || !mayCommand() ? "" : el("button", { type: "button", id: "new-link", onclick: () => this.#replaceLink(order) }, say("New link for the customer"))),
       el("p", { id: "customer-link", class: "link" }),
       el("h3", {}, say("Timeline")),
       el("ol", { class: "timeline", id: "timeline" }),
     );
     if (reason && commands.includes(reason.dataset.command)) $("reason").append(reason);
     if ($("courier")) $("courier").value = courier;
+    if ($("stop-no")) $("stop-no").value = stopNo;
     if (focused) ($(focused) ?? $("order-title")).focus();
     this.#readMore(order).catch(() => {}); // read again with the next change
   }
@@ -83,15 +86,16 @@ export class OrderPanel {
 
   async #readMore(order) {
     const read = (this.#reads += 1);
-    const [details, timeline] = await Promise.all([
+    const [details, timeline, track] = await Promise.all([
       getJson(`/orders/${order.order_id}`),
       readTimeline(order.order_id),
+      order.ended_at ? null : getJson(`/track/${order.order_id}`).catch(() => null), // shown without
       this.refresh(),
     ]);
     if (read !== this.#reads || order.order_id !== this.orderId) return;
     this.details = details;
-    $("order-facts")?.replaceChildren(...orderFacts(details, this.open));
-    if (details.return_leg && !details.return_leg.ended_at) {
+    $("order-facts")?.replaceChildren(...orderFacts(details, track?.eta, this.open));
+    if (details.return_leg && !details.return_leg.ended_at && mayCommand()) {
       const confirm = () => this.#apply("returned", order.order_id, {});
       $("reason").replaceChildren(
         el("div", { class: "actions" }, el("button", { type: "button", id: "do-returned", onclick: confirm }, say("Back at the restaurant"))),
@@ -114,6 +118,12 @@ export class OrderPanel {
         el("input", { id: "courier", placeholder: say("the nearest"), autocomplete: "off", spellcheck: "false", maxlength: "64" }),
       ),
       el(
+        "label",
+        {},
+        say("Stop number"),
+        el("input", { id: "stop-no", type: "number", min: "1", max: "100", placeholder: say("the least detour") }),
+      ),
+      el(
         "div",
         { class: "actions" },
         el("button", { class: "primary", id: `do-${command}` }, say(label)),
@@ -125,7 +135,9 @@ export class OrderPanel {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const driverId = $("courier").value.trim();
-      this.#apply(command, order.order_id, driverId ? { driver_id: driverId } : {});
+      const stopNo = $("stop-no").valueAsNumber;
+      const body = { ...(driverId && { driver_id: driverId }), ...(stopNo && { stop_no: stopNo }) };
+      this.#apply(command, order.order_id, body);
     });
     this.couriers.attach(form);
     return form;
@@ -210,6 +222,7 @@ export class OrderPanel {
   async #run(work) {
     this.notify();
     const buttons = [...$("order").querySelectorAll("button")];
+    const focused = $("order").contains(document.activeElement) && document.activeElement;
     for (const one of buttons) one.disabled = true;
     try {
       await work();
@@ -218,6 +231,7 @@ export class OrderPanel {
       await this.onChange(null);
     } finally {
       for (const one of buttons) one.disabled = false;
+      if (focused && document.activeElement === document.body) (focused.isConnected ? focused : $("order-title"))?.focus();
     }
   }
 }

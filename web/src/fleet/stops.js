@@ -2,6 +2,7 @@
 import { el, fill } from "../elements.js";
 import { ORDER_STATES } from "../labels.js";
 import { failureText, send } from "./commands.js";
+import { mayCommand } from "./rights.js";
 import { say } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -23,7 +24,7 @@ export function drawStops(driver, { selectOrder, notify, refresh }) {
     await refresh();
     ($(`stop-${by < 0 ? "up" : "down"}-${ids[at]}`) ?? $(`stop-open-${ids[at]}`))?.focus();
   };
-  fill($("stops"), stops.map(({ order_id, stop_no, state }) => [order_id, stop_no, state]), () =>
+  fill($("stops"), [mayCommand(), ...stops.map(({ order_id, stop_no, state }) => [order_id, stop_no, state])], () =>
     stops.length
       ? [
           el("h3", {}, say("Stops")),
@@ -37,7 +38,7 @@ function stopItem(stop, n, count, { move, selectOrder }) {
   const id = stop.order_id;
   const name = stop.customer?.name ?? stop.customer_name ?? stop.address ?? id.slice(0, 8);
   const button = (by, symbol, label) =>
-    n + by < 0 || n + by >= count
+    n + by < 0 || n + by >= count || !mayCommand()
       ? ""
       : el(
           "button",

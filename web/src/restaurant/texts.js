@@ -1,5 +1,5 @@
 // What the restaurant's page says, in the device's language. A text with a value is a function.
-import { languageOf } from "../language.js";
+import { languageOf, localeOf } from "../language.js";
 
 const EN = {
   signOut: "Sign out", soundOn: "Sound is on", soundOff: "Turn the sound on", fresh: "New orders", kitchen: "In the kitchen",
@@ -52,6 +52,7 @@ const DE = {
 
 const LANGUAGES = { en: EN, it: IT, fr: FR, de: DE };
 export const language = languageOf(LANGUAGES);
+export const locale = localeOf(language);
 export const texts = LANGUAGES[language];
 
 /** A time of day in the restaurant's zone, with the zone where the device's differs. */
@@ -60,6 +61,6 @@ export function timeFormat(timeZone) {
   const now = new Date();
   const offset = (zone) => new Intl.DateTimeFormat("en", { timeZone: zone, timeZoneName: "longOffset" }).format(now);
   const timeZoneName = offset(here) === offset(timeZone) ? undefined : "short";
-  const format = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", timeZone, timeZoneName });
+  const format = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", timeZone, timeZoneName });
   return (instant) => format.format(new Date(instant));
 }

@@ -8,6 +8,7 @@ const en = {
   shareWhat: "This link shows where the order is, but not your address:",
   cancel: "Cancel the order", reallyCancel: "Cancel this order?", yesCancel: "Yes, cancel", no: "No",
   cancelled: "The order is cancelled.", failed: "That did not work. Please try again.",
+  hasRetry: "A new delivery was arranged.", followRetry: "Follow it",
 };
 const it = {
   pin: "PIN per il corriere:", photo: "Foto della consegna", note: "Nota per il corriere", save: "Salva",
@@ -18,6 +19,7 @@ const it = {
   shareWhat: "Questo link mostra dov’è l’ordine, ma non il tuo indirizzo:",
   cancel: "Annulla l’ordine", reallyCancel: "Annullare l’ordine?", yesCancel: "Sì, annulla", no: "No",
   cancelled: "L’ordine è annullato.", failed: "Non ha funzionato. Riprova.",
+  hasRetry: "È prevista una nuova consegna.", followRetry: "Seguila",
 };
 const fr = {
   pin: "Code pour le livreur :", photo: "Photo de la livraison", note: "Note pour le livreur",
@@ -28,6 +30,7 @@ const fr = {
   shareWhat: "Ce lien montre où est la commande, mais pas votre adresse :",
   cancel: "Annuler la commande", reallyCancel: "Annuler cette commande ?", yesCancel: "Oui, annuler",
   no: "Non", cancelled: "La commande est annulée.", failed: "Cela n’a pas marché. Réessayez.",
+  hasRetry: "Une nouvelle livraison est prévue.", followRetry: "La suivre",
 };
 const de = {
   pin: "PIN für den Kurier:", photo: "Foto der Zustellung", note: "Notiz für den Kurier",
@@ -38,6 +41,7 @@ const de = {
   shareWhat: "Dieser Link zeigt, wo die Bestellung ist, aber nicht Ihre Adresse:",
   cancel: "Bestellung stornieren", reallyCancel: "Diese Bestellung stornieren?", yesCancel: "Ja, stornieren",
   no: "Nein", cancelled: "Die Bestellung ist storniert.", failed: "Das ging nicht. Bitte noch einmal.",
+  hasRetry: "Eine neue Zustellung ist vereinbart.", followRetry: "Verfolgen",
 };
 
 export const ACTION_TEXTS = { en, it, fr, de };

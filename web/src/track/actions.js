@@ -41,7 +41,7 @@ export class Actions {
     const { track } = this;
     const page = this.#page;
     const photo = track.photo && el("img", { id: "photo", src: `${this.path}/photo`, alt: t.photo });
-    if (isOver) return [photo];
+    if (isOver) return [photo, page.has_retry && this.#retry(), el("p", { id: "outcome", role: "status", class: "small" })];
     return [
       track.pin && el("p", { id: "pin" }, `${t.pin} `, el("b", { class: "mono" }, track.pin)),
       page.address && el("p", { class: "small" }, page.address),
@@ -51,6 +51,15 @@ export class Actions {
       this.#isAsked && this.#question(),
       el("p", { id: "outcome", role: "status", class: "small" }),
     ];
+  }
+
+  /** A failed order's customer follows the next attempt with a link of its own. */
+  #retry() {
+    const onclick = async () => {
+      const answer = await this.#send("POST", "retry");
+      if (answer) location.assign(answer.customer_link);
+    };
+    return el("p", { id: "next-attempt" }, `${t.hasRetry} `, el("button", { id: "follow-retry", type: "button", onclick }, t.followRetry));
   }
 
   #note({ may_change: mayChange, door_note: note }) {

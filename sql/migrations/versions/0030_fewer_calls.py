@@ -1,0 +1,19 @@
+"""Watermarks without gaps and notices of orders cost less."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from sql import read_sql
+
+revision = "0030"
+down_revision = "0029"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the file through psycopg, which accepts several statements at once."""
+    connection = op.get_bind().connection.driver_connection
+    assert connection is not None  # noqa: S101 - for the type checker
+    connection.execute(read_sql("migrations/versions/0030_fewer_calls.sql"))
