@@ -41,13 +41,12 @@ def main() -> None:
 
 
 def _make_publisher(settings: BridgeSettings) -> Publisher:
-    """Return the publisher; OpenTelemetry is imported only if traces are on."""
-    if not settings.has_traces:
+    spans = settings.open_spans("bridge")
+    if spans is None:
         return Publisher(settings.kafka, settings.bridge_max_in_flight)
     from bridge.traced_publisher import TracedPublisher
-    from doorstep.traces.exporter import SpanWriter
 
-    return TracedPublisher(settings, SpanWriter(settings.traces_endpoint, "bridge"))
+    return TracedPublisher(settings, spans)
 
 
 if __name__ == "__main__":

@@ -227,13 +227,11 @@ def _run_database_sink(
 
 
 def _make_tracing(settings: DriverEventsSettings) -> Tracing | None:
-    """Return the writer of spans; OpenTelemetry is imported only if traces are on."""
-    if not settings.has_traces:
+    spans = settings.open_spans("driver_events")
+    if spans is None:
         return None
-    from doorstep.traces.exporter import SpanWriter
     from driver_events.tracing import Tracing
 
-    spans = SpanWriter(settings.traces_endpoint, "driver_events")
     return Tracing(spans, settings.traces_share)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from doorstep.store.records import IncomingRow
 from doorstep.traces.exporter import SpanWriter
-from doorstep.traces.identity import ROOT, Sampler, TracedFix
+from doorstep.traces.identity import ROOT, TRACES_HEADER, Sampler, TracedFix
 from driver_events.acks import AckSender
 from driver_events.batch import Batch, BatchResult, BootKey
 from driver_events.consumer import TopicIdentity
@@ -21,7 +21,6 @@ from driver_events.recorder import Recorder
 MAX_UNACKNOWLEDGED = 10_000  # boots with traced fixes that wait for an ack
 MAX_PER_BOOT = 100
 MAX_LINKS = 16  # from a batch's fix to others of the batch
-TRACES_HEADER = "traceparents"
 
 
 class _Ack(msgspec.Struct):

@@ -26,7 +26,7 @@ def _plain(error: type[errors.DoorstepError]) -> Callable[[dict[str, Any], str],
     return lambda _detail, message: error(message)
 
 
-# The SQLSTATEs that the functions of sql/schema raise; also listed in sql/README.md.
+# The SQLSTATEs that the functions of sql/schema raise.
 _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS001": _illegal_transition,
     "DS002": _plain(errors.UnknownOrder),

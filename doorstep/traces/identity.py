@@ -12,6 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 ROOT = "fix"  # the name of the root span
+# A header of tracking-positions: comma-separated `traceparent` of the sampled fixes in a record.
+TRACES_HEADER = "traceparents"
 
 
 class TracedFix(NamedTuple):

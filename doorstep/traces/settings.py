@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field, field_validator
 
 from doorstep.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from doorstep.traces.exporter import SpanWriter
 
 
 class TraceSettings(ServiceSettings):
@@ -24,3 +29,11 @@ class TraceSettings(ServiceSettings):
     def has_traces(self) -> bool:
         """Whether spans are written at all."""
         return bool(self.traces_endpoint) and self.traces_share > 0
+
+    def open_spans(self, service: str) -> SpanWriter | None:
+        """Return a writer of a service's spans. OpenTelemetry is imported only if traces are on."""
+        if not self.has_traces:
+            return None
+        from doorstep.traces.exporter import SpanWriter
+
+        return SpanWriter(self.traces_endpoint, service)

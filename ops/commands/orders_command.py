@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ops import api_client
 from ops.console import escaped, print_line
 from ops.stack.stack import Stack
 
@@ -69,18 +69,16 @@ def orders(stack: Stack, options: argparse.Namespace) -> int:
 
 def send(url: str, token: str, content: bytes, dry_run: bool) -> Mapping[str, Any]:
     """Import one file. Raises ImportRefused, and OSError if the answer does not arrive."""
-    request = urllib.request.Request(  # noqa: S310 - the stack's own address
-        f"{url}?dry_run={str(dry_run).lower()}",
-        content,
-        {"Authorization": f"Bearer {token}", "Content-Type": "text/csv"},
-    )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-            done: Mapping[str, Any] = json.load(response)
-            return done
+        done: Mapping[str, Any] = api_client.send(
+            f"{url}?dry_run={str(dry_run).lower()}",
+            *(token, "POST", content, "text/csv"),
+            timeout_s=TIMEOUT_S,
+        )
     except urllib.error.HTTPError as exc:
         with exc:
             raise ImportRefused(complaints_of(exc.code, exc.read())) from exc
+    return done
 
 
 def complaints_of(status: int, body: bytes) -> list[str]:

@@ -9,5 +9,4 @@ links               a customer's link to show
 other_fleet         refuses a demo on a stack of real drivers or orders
 open_orders         ends the orders that a demo leaves open
 report              the figures at the end
-api_client          requests to the stack's own APIs
 """

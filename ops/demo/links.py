@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from ops.api_client import request_json
 from ops.console import Echo
-from ops.demo.api_client import request_json
 
 CHOOSE_AFTER_S = 5.0  # after the first candidate: by then all couriers have started
 MAX_CANDIDATES = 40

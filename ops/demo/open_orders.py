@@ -17,7 +17,7 @@ from typing import Any
 
 from doorstep.credentials import driver_token
 from doorstep.provision import CITIES
-from ops.demo.api_client import request_json
+from ops.api_client import request_json
 from ops.demo.couriers import PREFIX
 from ops.stack.stack import Stack
 from simulators.couriers import CUSTOMER_NAME

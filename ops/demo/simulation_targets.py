@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ops.demo.api_client import request_json
+from ops.api_client import request_json
 from ops.stack.errors import StackError
 
 

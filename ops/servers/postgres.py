@@ -11,7 +11,13 @@ from ops.stack.addresses import any_free_port
 from ops.stack.postgres import NOT_DURABLE, PostgresCluster
 
 PASSWORD = "test-only"  # noqa: S105 - of every role; the cluster listens on loopback only
-CONFIG = {"shared_buffers": "64MB", "max_connections": "60", "max_wal_size": "512MB"}
+CONFIG = {
+    "shared_buffers": "64MB",
+    "max_connections": "60",
+    "max_wal_size": "512MB",
+    # It comes at any time, and its snapshot then keeps updates from being HOT: a test counts them.
+    "autovacuum": "off",
+}
 
 
 @contextmanager

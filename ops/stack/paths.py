@@ -259,19 +259,15 @@ class StackPaths:
 
     def replicator_password(self) -> str:
         """Read the password of the role REPLICATOR; create it if there is none."""
-        _write_once(self.secrets / "database" / REPLICATOR, lambda: new_password() + "\n")
-        return self.database_password(REPLICATOR)
+        return _kept_password(self.secrets / "database" / REPLICATOR)
 
     def patroni_password(self) -> str:
         """Read the password that changes Patroni's state; create it if there is none."""
-        file = self.secrets / "patroni"
-        _write_once(file, lambda: new_password() + "\n")
-        return file.read_text(encoding="ascii").strip()
+        return _kept_password(self.secrets / "patroni")
 
     def observer_password(self) -> str:
         """Read the password of the role OBSERVER; create it if there is none."""
-        _write_once(self.secrets / "database" / OBSERVER, lambda: new_password() + "\n")
-        return self.database_password(OBSERVER)
+        return _kept_password(self.secrets / "database" / OBSERVER)
 
     def mqtt_password(self, service: str) -> str:
         """Read the MQTT password of one of BROKER_SERVICES."""
@@ -285,8 +281,7 @@ class StackPaths:
         """Read the password of one of Kafka's principals; create it if there is none."""
         file = self.secrets / "kafka" / principal
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_once(file, lambda: new_password() + "\n")
-        return file.read_text(encoding="ascii").strip()
+        return _kept_password(file)
 
     def replace_service_secrets(self) -> dict[str, str]:
         """Draw new secrets of all services, and return them by the old ones.
@@ -338,6 +333,12 @@ def short_digest(path: Path) -> str:
 def new_password() -> str:
     """Draw a password that needs no quoting in a URL."""
     return secrets.token_urlsafe(DATABASE_PASSWORD_BYTES)
+
+
+def _kept_password(file: Path) -> str:
+    """Read a password; draw it if there is none."""
+    _write_once(file, lambda: new_password() + "\n")
+    return file.read_text(encoding="ascii").strip()
 
 
 def _write_once(path: Path, make: Callable[[], str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from device.journal import PublishedBoot, read_published
 from doorstep.provision import owner_connection
-from ops.demo.api_client import request_json
+from ops.api_client import request_json
 from ops.ledger import Ledger, compare
 from ops.servers.waiting import wait_until
 from ops.stack.stack import Stack

@@ -98,6 +98,12 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
+async def drop_routes(page: Page) -> None:
+    """Forget a page's routes: an answer that is under way at the end belongs to no test."""
+    if not page.is_closed():
+        await page.unroute_all(behavior="ignoreErrors")
+
+
 @asynccontextmanager
 async def opened_pages(browser: Browser, base_url: str) -> AsyncIterator[OpenPage]:
     """Yield a function that opens a page in a context of its own; close all at the end."""
@@ -119,6 +125,7 @@ async def opened_pages(browser: Browser, base_url: str) -> AsyncIterator[OpenPag
             )
             opened.push_async_callback(context.close)
             page = await context.new_page()
+            opened.push_async_callback(drop_routes, page)
             if before is not None and (waiting := before(page)) is not None:
                 await waiting
             await page.goto(address)

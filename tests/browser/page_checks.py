@@ -25,6 +25,7 @@ CHROMIUM_ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 Theme = Literal["light", "dark"]
+TABS = 8  # six connections to one server over HTTP/1.1
 TIMEOUT_S = 60
 POLL_S = 0.1
 
@@ -77,6 +78,16 @@ def collect_errors(page: Page) -> list[str]:
 
     page.on("request", lambda request: poll(request.url))
     return errors
+
+
+async def more_tabs_than_connections(page: Page) -> list[Page]:
+    """Open a page's address in further tabs of its browser; return all of them."""
+    pages = [page]
+    for _ in range(TABS - 1):
+        another = await page.context.new_page()
+        await another.goto(page.url)
+        pages.append(another)
+    return pages
 
 
 async def accessibility_violations(page: Page) -> list[str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from playwright.async_api import BrowserContext
-
 from tests.browser.conftest import City, OpenPage
-from tests.browser.page_checks import eventually, wait_for_text
+from tests.browser.page_checks import eventually, more_tabs_than_connections, wait_for_text
 from tests.browser.test_dispatch import stops_of
 from tests.browser.test_fleet import fleet_value
 from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
-
-TABS = 8  # six connections to one server over HTTP/1.1
 
 
 async def test_fleet__more_tabs_than_connections__all_are_kept_up_to_date(
@@ -19,12 +15,7 @@ async def test_fleet__more_tabs_than_connections__all_are_kept_up_to_date(
     await city.driver("d1", north_of(RESTAURANT, 10))
     page = await open_page(f"/fleet#{city.staff_token}")
     assert await eventually(lambda: fleet_value(page, "frames"))
-    context: BrowserContext = page.context
-    pages = [page]
-    for _ in range(TABS - 1):
-        another = await context.new_page()
-        await another.goto(page.url)
-        pages.append(another)
+    pages = await more_tabs_than_connections(page)
     for one in pages:
         assert await wait_for_text(one, "#states", "Available")
         assert await eventually(lambda one=one: fleet_value(one, "frames"))

@@ -273,6 +273,11 @@ def test_shuffled_delivery__proves_the_second_door_only_in_its_own_range(fleet: 
     assert found["second"]["at_customer"] > found["first"]["at_customer"]
 
 
+def sleep_until(fleet: Fleet, instant: datetime) -> None:
+    """Wait until the database's clock shows an instant."""
+    fleet.run("SELECT pg_sleep(greatest(0, extract(epoch FROM %s - clock_timestamp())))", instant)
+
+
 def test_pair_from_the_future__counts_when_it_is_past(fleet: Fleet) -> None:
     [order_id] = stacked(fleet, CUSTOMER)
     fleet.command_order(order_id, "pick_up")
@@ -288,10 +293,7 @@ def test_pair_from_the_future__counts_when_it_is_past(fleet: Fleet) -> None:
     )
     assert fleet.state(order_id) == "picked_up"
     assert fleet.run("SELECT evidence__settle_v1(10) AS n") == [{"n": 0}]
-    fleet.run(
-        "SELECT pg_sleep(greatest(0, extract(epoch FROM %s - clock_timestamp())))",
-        at + timedelta(seconds=2.05),
-    )
+    sleep_until(fleet, at + timedelta(seconds=2.05))
     assert fleet.run("SELECT evidence__settle_v1(10) AS n") == [{"n": 1}]
     assert fleet.state(order_id) == "at_customer"
     assert fleet.run("SELECT FROM evidence_due") == []
@@ -311,10 +313,7 @@ def test_pairs_from_the_future__of_one_batch__each_counts_when_it_is_past(fleet:
         )
     )
     for seconds in (2.05, 3.05):
-        fleet.run(
-            "SELECT pg_sleep(greatest(0, extract(epoch FROM %s - clock_timestamp())))",
-            at + timedelta(seconds=seconds),
-        )
+        sleep_until(fleet, at + timedelta(seconds=seconds))
         assert fleet.run("SELECT evidence__settle_v1(10) AS n") == [{"n": 1}]
         assert fleet.state(order_id) == "at_customer"
     assert fleet.run("SELECT due_at, until_at FROM evidence_due") == [

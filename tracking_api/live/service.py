@@ -100,13 +100,11 @@ class Live:
             self._feed.start()
 
     def _make_push_tracer(self, settings: Settings) -> Callable[[Sequence[Message]], None] | None:
-        """Return the writer of spans; OpenTelemetry is imported only if traces are on."""
-        if not settings.has_traces:
+        self._spans = settings.open_spans("tracking_api")
+        if self._spans is None:
             return None
-        from doorstep.traces.exporter import SpanWriter
         from tracking_api.live.traced_feed import push_tracer
 
-        self._spans = SpanWriter(settings.traces_endpoint, "tracking_api")
         return push_tracer(self._spans)
 
     async def close(self) -> None:

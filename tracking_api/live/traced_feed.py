@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from confluent_kafka import Message
 
 from doorstep.traces.exporter import SpanWriter
-from doorstep.traces.identity import parse_traceparent
-
-HEADER = "traceparents"  # of tracking-positions: comma-separated, written by driver_events
+from doorstep.traces.identity import TRACES_HEADER, parse_traceparent
 
 
 def push_tracer(spans: SpanWriter) -> Callable[[Sequence[Message]], None]:
@@ -28,7 +26,7 @@ def push_tracer(spans: SpanWriter) -> Callable[[Sequence[Message]], None]:
 
 def _trace_ids_of(message: Message) -> Iterator[int]:
     for name, value in dict(message.headers() or ()).items():
-        if name == HEADER and isinstance(value, bytes):
+        if name == TRACES_HEADER and isinstance(value, bytes):
             for text in value.decode("ascii", "replace").split(","):
                 if (ids := parse_traceparent(text)) is not None:
                     yield ids[0]

@@ -108,6 +108,7 @@ async function openActions() {
   const opened = new Actions($("actions"), orderPath, stream);
   await opened.update(track);
   actions = opened;
+  updateActions(); // after an event of the meantime
 }
 
 /** Without a connection the next event or snapshot does it. */

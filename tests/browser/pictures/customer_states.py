@@ -14,6 +14,7 @@ from typing import Any
 
 from playwright.async_api import Page, Route
 
+from data import BUNDLED_CITY
 from tests.browser.pictures.delivery_photo import delivery_photo
 
 ORDER_ID = "2a2675e8-1c33-4a0d-8a40-58368decb37b"
@@ -72,7 +73,7 @@ def track(*states: str, **members: Any) -> dict[str, Any]:
     """What GET /track answers for an order that went through `states`."""
     return {
         "order_id": ORDER_ID, "state": states[-1], "assignment_no": 1, "order_seq": len(states),
-        "city": "firenze", "late_by_s": None, "nearby_at": None, "position": None, "eta": None,
+        "city": BUNDLED_CITY, "late_by_s": None, "nearby_at": None, "position": None, "eta": None,
         "route": None, "other_delivery_first": False, "restaurant": RESTAURANT,
         "destination": DOOR, "events": events(*states), "is_shared": False, "pin": None,
         "ended_reason": None, "photo": False, **members,
@@ -137,11 +138,10 @@ class CustomerState:
         await route.fulfill(body=body, content_type="text/event-stream")
 
     def _history(self) -> dict[str, Any]:
-        trail = TRAIL if self.has_trail else []
-        features = [position(place, 15 * (len(trail) - n)) for n, place in enumerate(trail)]
-        for one in features:
-            one["properties"]["jump"] = False
-        return {"type": "FeatureCollection", "features": features}
+        """The line of the trail, as GET /track/{order_id}/history begins."""
+        line = {"type": "LineString", "coordinates": TRAIL}
+        trail = {"type": "Feature", "geometry": line, "properties": {"points": len(TRAIL)}}
+        return {"type": "FeatureCollection", "features": [trail] if self.has_trail else []}
 
 
 UNDER_WAY: dict[str, Any] = {

@@ -27,7 +27,7 @@ MAP_IS_DRAWN = """() => globalThis.doorstepMap?.style && Promise.race([
     doorstepMap.once("idle", resolve);
     doorstepMap.triggerRepaint();
   }),
-  new Promise((resolve) => setTimeout(resolve, 10_000)),
+  new Promise((resolve) => setTimeout(resolve, 30_000)),
 ])"""
 
 Opening = Callable[..., Awaitable[Page]]

@@ -11,7 +11,9 @@ from pydantic_core import PydanticUndefined
 
 from bridge.settings import BridgeSettings
 from device.settings import DeviceSettings
+from doorstep.kafka.access import KafkaSettings
 from doorstep.settings import ServiceSettings
+from doorstep.traces.settings import TraceSettings
 from driver_api.settings import Settings as DriverApiSettings
 from driver_events.settings import DriverEventsSettings
 from ops.commands.settings import OperatorSettings
@@ -21,7 +23,10 @@ from webhooks.settings import WebhooksSettings
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md"
 
+# What several of the others inherit, in tables of their own.
+SHARED: dict[str, type[ServiceSettings]] = {"Kafka": KafkaSettings, "Traces": TraceSettings}
 CLASSES: dict[str, type[ServiceSettings]] = {
+    **SHARED,
     "bridge": BridgeSettings,
     "driver_events": DriverEventsSettings,
     "driver_api": DriverApiSettings,
@@ -52,9 +57,15 @@ def default_of(value: object) -> str:
 @pytest.mark.parametrize("section", CLASSES)
 def test_settings_page__variables_and_defaults__are_the_classes_own(section: str) -> None:
     fields = CLASSES[section].model_fields
-    assert table_of(section) == {
-        name.upper(): default_of(field.default) for name, field in fields.items()
-    }
+    tables = [table_of(section)]
+    tables += [
+        table_of(name)
+        for name, shared in SHARED.items()
+        if name != section and issubclass(CLASSES[section], shared)
+    ]
+    found = {name: default for table in tables for name, default in table.items()}
+    assert len(found) == sum(map(len, tables))
+    assert found == {name.upper(): default_of(field.default) for name, field in fields.items()}
 
 
 def test_settings_page__sections__one_for_each_class() -> None:

@@ -34,13 +34,6 @@ AT = datetime(2026, 11, 29, 18, 30, tzinfo=UTC)
 INFO = RepositoryInfo(7, (Backup("F", "full", AT, AT, 1, 1, "01", "02"),), "01", "02")
 
 
-@pytest.fixture
-def paths(tmp_path: Path) -> StackPaths:
-    paths = StackPaths(tmp_path / "stack")
-    paths.prepare()
-    return paths
-
-
 def used(paths: StackPaths, settings: StackSettings | None = None) -> BackupRepository:
     """A repository that is in use."""
     repository = BackupRepository.of(paths, settings or StackSettings())

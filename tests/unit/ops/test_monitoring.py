@@ -41,13 +41,6 @@ def settings(tools: Path) -> StackSettings:
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> StackPaths:
-    made = StackPaths(tmp_path / "stack")
-    made.prepare()
-    return made
-
-
-@pytest.fixture
 def at(settings: StackSettings) -> Addresses:
     return choose_addresses(settings, pytest.fail)
 

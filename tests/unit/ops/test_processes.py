@@ -27,13 +27,6 @@ from ops.stack.users import as_user, dies_with_parent
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> StackPaths:
-    paths = StackPaths(tmp_path / "stack")
-    paths.prepare()
-    return paths
-
-
-@pytest.fixture
 def at() -> Addresses:
     return choose_addresses(StackSettings(**FREE_PORTS), pytest.fail)
 

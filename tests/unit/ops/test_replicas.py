@@ -17,13 +17,6 @@ from ops.stack.settings import FREE_PORTS, StackSettings
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> StackPaths:
-    paths = StackPaths(tmp_path / "stack")
-    paths.prepare()
-    return paths
-
-
-@pytest.fixture
 def at() -> Addresses:
     return choose_addresses(StackSettings(**FREE_PORTS, doorstep_ha=True), pytest.fail)
 

@@ -195,6 +195,7 @@ export class OrderPanel {
   async #apply(command, orderId, body) {
     await this.#run(async () => {
       const order = await send("POST", `/orders/${orderId}/${command}`, body);
+      if ($("reason").contains(document.activeElement)) $("order-title").focus(); // not nowhere, until it is drawn again
       $("reason").replaceChildren();
       this.notify(say(COMMANDS[command]?.[1] ?? "Recorded.", order.driver_id));
       this.#version = "";

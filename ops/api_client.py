@@ -17,14 +17,26 @@ def request_json(
 
     Raises OSError (HTTP errors included) and ValueError.
     """
+    if body is None:
+        return send(url, token, method)
+    return send(url, token, method, json.dumps(body).encode(), "application/json")
+
+
+def send(
+    url: str,
+    token: str,
+    method: str,
+    content: bytes | None = None,
+    content_type: str | None = None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+) -> Any:
+    """Do the same with a body of any type."""
     headers = {"Authorization": f"Bearer {token}"}
-    if body is not None:
-        headers["Content-Type"] = "application/json"
+    if content_type is not None:
+        headers["Content-Type"] = content_type
     request = urllib.request.Request(  # noqa: S310 - the stack's own address
-        url,
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers=headers,
+        url, method=method, data=content, headers=headers
     )
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
         return json.load(response)
