@@ -12,6 +12,7 @@ import urllib.error
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from doorstep.credentials import mqtt_password
@@ -85,6 +86,7 @@ def test_restore__instant_without_a_later_commit__fails_and_the_database_is_as_b
     order = create_order(stack)
     stack.supervisor.stop_group("services")  # nothing commits any more
     stack.supervisor.stop_group("backups")
+    stop_autovacuum(stack)
     time.sleep(2)
     instant = datetime.now(UTC)
     time.sleep(1)
@@ -140,6 +142,15 @@ def test_restore__to_an_earlier_second__fixes_return_and_revocations_stay(
     assert api(stack, f"/orders/{before['order_id']}")["state"] == "created"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         api(stack, f"/orders/{later['order_id']}")
+
+
+def stop_autovacuum(stack: Stack) -> None:
+    """An ANALYZE of autovacuum is a commit, too."""
+    with psycopg.connect(stack.cluster().superuser_url(), autocommit=True) as conn:
+        conn.execute("ALTER SYSTEM SET autovacuum = off")
+        conn.execute("SELECT pg_reload_conf()")
+        running = "SELECT FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum%'"
+        wait_until(lambda: conn.execute(running).fetchone() is None, 60)
 
 
 def test_backups__after_the_restores__are_listed_and_valid(backed_up: Stack) -> None:

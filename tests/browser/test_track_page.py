@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -252,3 +253,28 @@ async def test_track__failed_with_another_attempt__leads_to_the_new_order(city, 
     assert await wait_for_text(page, "#state", "Order placed")
     found = (await city.staff.get(f"/orders/{order['order_id']}")).json()
     assert found["retry_order_id"] in page.url
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["late", "never"])
+async def test_track__page_of_an_earlier_event_overtaken__shows_the_newest(
+    city, open_page, is_answered
+):
+    order = await picked_up_order(city)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await wait_for_text(page, "#state", "On the way to you")
+    asked, failed = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        response = await route.fetch()
+        asked.set()
+        await failed.wait()
+        await (route.fulfill(response=response) if is_answered else route.abort())
+
+    await page.route("**/track/*/page", answer_late, times=1)
+    await page.reload()
+    await asyncio.wait_for(asked.wait(), 30)
+    body = {"reason": "customer_absent", "next_step": "retry"}
+    await city.phone("d1", f"orders/{order['order_id']}/failed", **body)
+    assert await wait_for_text(page, "#state", "Could not be delivered")
+    failed.set()
+    assert await wait_for_text(page, "#next-attempt", "A new delivery was arranged.")

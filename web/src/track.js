@@ -36,7 +36,7 @@ const stream = new OrderStream(orderPath, {
     draw();
     load("map", openMap);
     load("actions", openActions);
-    updateActions();
+    actions?.update(track);
     load("zone", findZone);
   },
   position: update,
@@ -105,15 +105,8 @@ function drawnOrNull(draw) {
 async function openActions() {
   if (track.is_shared) return;
   const { Actions } = await import("./track/actions.js");
-  const opened = new Actions($("actions"), orderPath, stream);
-  await opened.update(track);
-  actions = opened;
-  updateActions(); // after an event of the meantime
-}
-
-/** Without a connection the next event or snapshot does it. */
-function updateActions() {
-  actions?.update(track).catch(() => {});
+  actions = new Actions($("actions"), orderPath, stream);
+  actions.update(track);
 }
 
 /** Show the city's times, with their zone, on a phone whose clock differs. */
@@ -234,7 +227,7 @@ function drawSteps(hasSignal) {
     steps.push(step(text(`states.${state}`), events.at(-1), "done current ended"));
   }
   $("steps").replaceChildren(...steps);
-  updateActions();
+  actions?.update(track);
 }
 
 function step(label, event, kind) {

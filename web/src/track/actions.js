@@ -5,11 +5,13 @@ import { ACTION_TEXTS } from "./action-texts.js";
 import { isPushPossible, subscribe } from "./push.js";
 
 const t = ACTION_TEXTS[LANGUAGE];
+const FETCH_AGAIN_MS = 5_000;
 const FINAL_STATES = ["delivered", "cancelled", "failed"];
 
 export class Actions {
   #page = null;
-  #seq = null;
+  #seq = null; // of the event that #page was fetched for
+  #isFetching = false;
   #link = null; // that was made to share: shown once
   #isNotified = false;
   #isAsked = false; // whether to cancel
@@ -21,16 +23,27 @@ export class Actions {
   /** Show what can be done now; what only the customer reads is fetched with each new event. */
   async update(track) {
     this.track = track;
-    if (this.#seq !== track.order_seq) {
-      const response = await fetch(`${this.path}/page`, { signal: AbortSignal.timeout(10_000) });
-      if (!response.ok) throw new Error(`${response.status}`);
-      this.#page = await response.json();
-      this.#seq = track.order_seq;
-    }
+    if (this.#isFetching) return; // an answer that an event has overtaken is not shown
+    this.#isFetching = true;
+    while (this.#seq !== this.track.order_seq) await this.#fetch(this.track.order_seq);
+    this.#isFetching = false;
     this.#draw();
   }
 
+  /** After a failure again: an ended order has no further event that would do it. */
+  async #fetch(seq) {
+    try {
+      const response = await fetch(`${this.path}/page`, { signal: AbortSignal.timeout(10_000) });
+      if (response.status === 429 || response.status >= 500) throw new Error(`${response.status}`);
+      if (response.ok) this.#page = await response.json();
+      this.#seq = seq;
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, FETCH_AGAIN_MS));
+    }
+  }
+
   #draw() {
+    if (!this.#page) return; // the link has ended
     const { track } = this;
     const signature = [track.state, track.pin, track.photo, this.#page, this.#link, this.#isNotified, this.#isAsked];
     this.section.hidden = false;
