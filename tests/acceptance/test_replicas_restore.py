@@ -124,6 +124,31 @@ def test_restore__everything_but_backups_and_secrets_lost__is_whole_again(stack:
     assert again.primary() in (0, 1)
 
 
+def test_restore__of_a_stack_without_replicas__gives_one_with_them() -> None:
+    with folder_for_all() as root:
+        alone = Stack(StackSettings(doorstep_home=root, **FREE_PORTS), echo=lambda _: None)
+        backups = root.parent / "disk2"
+        try:
+            alone.up(owner_pid=os.getpid())
+            order = create_order(alone)
+            run(alone, "backup", BACKUP_DIR=str(backups))
+        finally:
+            alone.down()
+        home = root.with_name("replicated")
+        shutil.copytree(alone.paths.secrets, home / "secrets")
+        settings = StackSettings(doorstep_home=home, doorstep_ha=True, **FREE_PORTS)
+        whole = Stack(settings, echo=lambda _: None)
+        try:
+            variables = {"DOORSTEP_HA": "true", "BACKUP_DIR": str(backups), **free_ports()}
+            run(whole, "restore", "--yes", **variables)
+
+            whole.wait_ready()  # a standby included
+            assert api(whole, f"/orders/{order['order_id']}")["state"] == "created"
+        finally:
+            whole.down(erase=True)
+            alone.down(erase=True)
+
+
 def free_ports() -> dict[str, str]:
     return {name.upper(): str(value) for name, value in FREE_PORTS.items()}
 

@@ -87,7 +87,8 @@ class Callers(Background):
             if steady and kinds == {"PATCH", "GET"}:
                 return
         seen = ", ".join(sorted({f"{one.status} {one.detail}" for one in recent if one.failed}))
-        raise TimeoutError(f"errors after {STEADY_WITHIN_S:.0f} s: {seen}")
+        ok = ", ".join(sorted(one.method for one in recent if not one.failed)) or "none"
+        raise TimeoutError(f"not steady after {STEADY_WITHIN_S:.0f} s: {seen}; succeeded: {ok}")
 
     def lost(self) -> int:
         """Count the fixes that were answered with 200 and are not stored exactly once."""
