@@ -112,7 +112,7 @@ def _newest(stack: Stack) -> int:
     if have_data and len(were_primary) != 1:
         raise StackError(
             "which database server has the newest state is not known: let ./run status show a "
-            "primary first, or delete the folder `data` of the older one"
+            "primary first, or delete the folder `data` of each server that is not needed"
         )
     return were_primary[0] if were_primary else 0
 

@@ -2,10 +2,10 @@
 
 It is away until the others have gone on for AWAY_S, and then comes back with an empty disk.
 
-`python -m tests.faults.lost_machines [--times 3] [--rate 200] [--json]` loses the primary database,
-each Kafka node and one etcd, one after the other, and prints what was seen. Ends with 1 if an
-acknowledged fix or PATCH is lost, or a node does not join again. `./run faults --only 36 37` does
-so once.
+`python -m tests.faults.lost_machines [--only NODE …] [--times 3] [--rate 200] [--json]` loses the
+primary database, each Kafka node and one etcd, one after the other, and prints what was seen. Ends
+with 1 if an acknowledged fix or PATCH is lost, or a node does not join again. `./run faults --only
+36 37` does so once.
 """
 
 from __future__ import annotations
@@ -137,7 +137,11 @@ def erase(folder: Path) -> None:
 
 
 KAFKA_LOSSES: tuple[Lose, ...] = tuple(lose_kafka(number) for number in (1, 2, 3))
-LOSSES: tuple[Lose, ...] = (lose_primary, *KAFKA_LOSSES, lose_etcd)
+LOSSES: dict[str, Lose] = {
+    "primary": lose_primary,
+    **{f"kafka-{number}": lose for number, lose in enumerate(KAFKA_LOSSES, start=1)},
+    "etcd": lose_etcd,
+}
 
 
 def lose_one(env: ReplicatedEnvironment, lose: Lose) -> Loss:
@@ -217,6 +221,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--only", nargs="+", choices=LOSSES, default=[*LOSSES], metavar="NODE")
     parser.add_argument("--times", type=int, default=3, help="rounds of all losses; 3 by default")
     parser.add_argument("--rate", type=float, default=200.0, help="fixes/s; 200 by default")
     parser.add_argument(
@@ -229,9 +234,9 @@ def main() -> int:
         EnvironmentSettings(rate=options.rate, normal_s=options.normal)
     ) as env:
         checker = Checker(env)
-        for lose in LOSSES * options.times:
+        for node in options.only * options.times:
             before = env.load.published()
-            loss = lose_one(env, lose)
+            loss = lose_one(env, LOSSES[node])
             found = checker.check(before)
             ok = loss.ok and found.ok and loss.writing_s <= WRITING_WITHIN_S
             results.append({"ok": ok, **asdict(loss), **asdict(found)})
