@@ -64,6 +64,7 @@ def main() -> int:
     parser.add_argument("--drivers", type=int, default=200)
     parser.add_argument("--patch-fixes", type=int, default=2_000, help="by PATCH, per run")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--pipeline-only", action="store_true")
     parser.add_argument("--ha", action="store_true", help="only the pipeline, with replicas")
     options = parser.parse_args()
     with running_stack(echo=progress, has_replicas=options.ha) as stack:
@@ -85,7 +86,7 @@ def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
         cpu, seconds = _run_pipeline(stack, phones, drivers, each, f"pipe{run}")
         if run:
             pipeline.add(cpu, seconds, each * len(drivers))
-    if options.ha:
+    if options.ha or options.pipeline_only:
         return {"drivers": len(drivers), "pipeline": pipeline.summary(each * len(drivers))}
     create_topics(stack.kafka_access(ADMIN), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
     patch = CpuSamples("patch", ("driver_events", "driver_api", "postgres"))
