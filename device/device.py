@@ -43,6 +43,7 @@ import msgspec
 from device.connection import Connection, ConnectionFailed, Login
 from device.journal import Journal
 from device.outbox import Outbox
+from device.publish_spans import PublishSpans
 from device.retransmission import Ack, Retransmission, committed_spans
 from device.sampling import Sampler
 from device.settings import DeviceSettings, FleetSecrets, broker_of
@@ -60,7 +61,13 @@ RECONNECT_JITTER_S = 1.0  # spreads the reconnects of a whole fleet
 class Device:
     """The device of one driver. All methods belong to the thread of the running event loop."""
 
-    def __init__(self, login: Login, journal: Journal, ack_every_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        login: Login,
+        journal: Journal,
+        ack_every_s: float = 30.0,
+        spans: PublishSpans | None = None,
+    ) -> None:
         self.driver_id = login.username
         self.sampler = Sampler()
         self.ignores_commands = False  # of the server: a simulation chooses the sampling itself
@@ -72,6 +79,7 @@ class Device:
         self._retransmission = self._new_retransmission()
         self._newest_ack: Ack | None = None
         self._in_flight = InFlightWindow()
+        self._spans = spans  # None: traces are off
         self._held_until_s: float | None = None  # nothing is sent again before
         self._reported_given_up = (0.0, self._outbox.given_up)  # when, and how many
         self._connection: Connection | None = None
@@ -137,6 +145,8 @@ class Device:
                 return
             message_id = self._connection.publish(self._topic(POSITION), message)
             self._in_flight.add(message_id, now_s)
+            if self._spans is not None:
+                self._spans.published(message_id, message, now_s)
             self._ack_timeout.start(now_s)
 
     # -- connection -------------------------------------------------------------------------
@@ -158,6 +168,8 @@ class Device:
             connection.close()
             self._connection = None
             self._in_flight.clear()
+            if self._spans is not None:
+                self._spans.clear()
             await self._sleep(random.uniform(0, RECONNECT_JITTER_S))
 
     async def stop(self) -> None:
@@ -231,6 +243,8 @@ class Device:
 
     def _on_puback(self, message_id: int) -> None:
         if self._in_flight.remove(message_id):
+            if self._spans is not None:
+                self._spans.acknowledged(message_id)
             self.pump()
 
     def _on_message(self, topic: str, payload: bytes) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from device.connection import ConnectionFailed
 from device.device import Device, make_login
 from device.journal import Journal
+from device.publish_spans import open_device_tracing
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import SettingsError
 
@@ -78,8 +79,11 @@ async def open_device_session(
         raise SettingsError(f"{driver_id!r} is not a driver's id: 1 to 64 letters, digits, _ or -")
     login = make_login(driver_id, settings, FleetSecrets(settings), mqtt_5=mqtt_5)
     path = settings.journal_dir / f"device-{driver_id}.sqlite"
-    with Journal(path, settings.journal_max_fixes) as journal:
-        device = Device(login, journal, settings.ack_every_s)
+    with (
+        Journal(path, settings.journal_max_fixes) as journal,
+        open_device_tracing(settings, "device") as tracing,
+    ):
+        device = Device(login, journal, settings.ack_every_s, tracing.of(driver_id))
         running = asyncio.create_task(device.run())
         try:
             yield DeviceSession(device, journal)

@@ -11,10 +11,11 @@ from device.journal import MAX_FIXES
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
 from doorstep.secrets_file import FILE_NAME, read_secrets
-from doorstep.settings import MqttBroker, MqttUrls, ServiceSettings
+from doorstep.settings import MqttBroker, MqttUrls
+from doorstep.traces.settings import TraceSettings
 
 
-class DeviceSettings(ServiceSettings):
+class DeviceSettings(TraceSettings):
     """The environment of a device or simulator."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)

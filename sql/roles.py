@@ -14,9 +14,9 @@ ROLES = sorted(PASSWORD_VARIABLES)
 HEAD = """\
 # Database roles
 
-What each role may do in the schema `doorstep`, as `python -m sql roles` prints it from the
-catalog of a migrated database. A test compares this page, and tries all that is not on it. Only
-`doorstep_owner` writes tables; the functions write with its rights.
+What each role may do with the database and the schema `doorstep`, which tables it reads, and which
+functions it executes, as `python -m sql roles` prints it. A test compares this page, and tries all
+that is not on it. Only `doorstep_owner` writes tables; the functions write with its rights.
 
 - `driver_…` functions take a driver's token, `customer_…` functions a link's and `restaurant_…`
   functions that of a restaurant's staff: the role can act for its holder only.
@@ -35,21 +35,24 @@ def read_grants(conn: psycopg.Connection[Any], kind: str) -> list[Grant]:
 
 
 def page(conn: psycopg.Connection[Any]) -> str:
-    """Return the page. An object that no role may use has no row."""
+    """Return the page. A role that may use no object of a section is not in it."""
     sections = [
-        f"## {title}\n\n{_table(head, read_grants(conn, kind))}"
-        for kind, title, head in (
-            ("containers", "Database", "| object | may be used by |"),
-            ("tables", "Tables", "| table or view | may be used by |"),
-            ("functions", "Functions", "| function | may be executed by |"),
+        f"## {title}\n\n{_block(read_grants(conn, kind))}"
+        for kind, title in (
+            ("containers", "Database"),
+            ("tables", "Tables"),
+            ("functions", "Functions"),
         )
     ]
     return "\n".join([HEAD, *sections])
 
 
-def _table(head: str, grants: Iterable[Grant]) -> str:
-    rows: dict[str, list[str]] = {}
+def _block(grants: Iterable[Grant]) -> str:
+    objects: dict[str, list[str]] = {}
     for name, role, rights in grants:
-        rows.setdefault(name, []).append(f"`{role}` {rights}".rstrip())
-    lines = [f"| `{name}` | {'; '.join(holders)} |" for name, holders in rows.items()]
-    return "".join(f"{line}\n" for line in [head, "|---|---|", *lines])
+        objects.setdefault(role, []).append(f"    {name}: {rights}" if rights else f"    {name}")
+    roles: dict[tuple[str, ...], list[str]] = {}  # by equal rights
+    for role in sorted(objects):
+        roles.setdefault(tuple(objects[role]), []).append(role)
+    lines = [line for rights, some in roles.items() for line in (", ".join(some), *rights)]
+    return "".join(f"{line}\n" for line in ["```text", *lines, "```"])

@@ -10,6 +10,7 @@ import sys
 
 import data
 from device.journal import Journal
+from device.publish_spans import open_device_tracing
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging, get_logger
@@ -62,11 +63,14 @@ async def _drive(options: argparse.Namespace, settings: DeviceSettings) -> int:
     token = fleet.staff_token()
     path = settings.journal_dir / "cities.sqlite"
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
-        with Journal(path, settings.journal_max_fixes) as journal:
+        with (
+            Journal(path, settings.journal_max_fixes) as journal,
+            open_device_tracing(settings, "cities") as tracing,
+        ):
             count = await first_target(api, token, KIND, options.count, DEFAULT)
             positions = await last_positions(api, token)
             cities = read_cities(data.french_cities())
-            vans = Vans(cities, positions, settings, fleet, api, journal, options.speedup)
+            vans = Vans(cities, positions, settings, fleet, api, journal, options.speedup, tracing)
             vans.resize(count)
             get_logger().info("started", vans=count, known=len(positions))
             work = {

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from device.device import Device, make_login
 from device.journal import Journal
+from device.publish_spans import NO_TRACING, DeviceTracing
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.telemetry import get_logger
 from simulators.api import Api
@@ -39,6 +40,7 @@ class Vans:
         api: Api,
         journal: Journal,
         speedup: float = 1.0,
+        tracing: DeviceTracing = NO_TRACING,
     ) -> None:
         self._cities = cities
         self._positions = dict(positions)
@@ -46,6 +48,7 @@ class Vans:
         self._fleet = fleet
         self._api = api
         self._journal = journal
+        self._tracing = tracing
         self._speed_mps = SPEED_MPS * speedup
         self._rng = random.Random()
         self._vans: dict[str, tuple[Van, Device, asyncio.Task[None]]] = {}
@@ -101,7 +104,8 @@ class Vans:
         position = self._positions.get(driver_id) or self._rng.choice(self._cities).lon_lat
         await self._command(driver_id, "on-duty")
         login = make_login(driver_id, self._settings, self._fleet)
-        device = Device(login, self._journal, self._settings.ack_every_s)
+        spans = self._tracing.of(driver_id)
+        device = Device(login, self._journal, self._settings.ack_every_s, spans)
         van = Van(self._cities, position, time.monotonic(), self._rng, self._speed_mps)
         self._vans[driver_id] = (van, device, asyncio.create_task(device.run()))
         self._due[driver_id] = time.monotonic() + self._rng.uniform(0, REPORT_EVERY_S)

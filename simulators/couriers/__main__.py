@@ -13,6 +13,7 @@ from typing import get_args
 
 from data.cities import bundled_city, read_city
 from device.journal import Journal
+from device.publish_spans import open_device_tracing
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
 from doorstep.sampling import Mode, SamplingPolicy
@@ -63,7 +64,10 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
     )
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
         path = settings.journal_dir / "couriers.sqlite"
-        with Journal(path, settings.journal_max_fixes) as journal:
+        with (
+            Journal(path, settings.journal_max_fixes) as journal,
+            open_device_tracing(settings, "couriers") as tracing,
+        ):
             token = fleet.staff_token()
             ready = asyncio.create_task(
                 _prepare(api, token, options.speedup, shift_options.city.name)
@@ -71,7 +75,9 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
             if not await _wait_unless(stop, ready):
                 return 0
             restaurants, policy_id = ready.result()
-            shift = Shift(shift_options, settings, fleet, journal, api, restaurants, policy_id)
+            shift = Shift(
+                shift_options, settings, fleet, journal, api, restaurants, policy_id, tracing
+            )
             # After kill -9 the target stays as staff has set it.
             requested = None if shift.is_resumed else options.couriers
             shift.resize(await first_target(api, token, KIND, requested, options.couriers))

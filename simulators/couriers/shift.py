@@ -18,6 +18,7 @@ from typing import Any
 from data.cities import CityFolder, bundled_city
 from device.device import Device, make_login
 from device.journal import Journal
+from device.publish_spans import NO_TRACING, DeviceTracing
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
 from doorstep.sampling import SamplingPolicy
@@ -83,9 +84,11 @@ class Shift:
         api: Api,
         restaurants: list[tuple[int, str, float, float]],
         policy_id: int | None,
+        tracing: DeviceTracing = NO_TRACING,
     ) -> None:
         self._options = options
         self._journal = journal
+        self._tracing = tracing
         self._rng = random.Random(options.seed)
         streets = load_streets(options.city)
         self._restaurants = place_restaurants(streets, restaurants)
@@ -170,7 +173,8 @@ class Shift:
             self._start_position(driver_id),
         )
         login = make_login(driver_id, self._settings, self._fleet, mqtt_5=self._options.mqtt_5)
-        device = Device(login, self._journal, self._settings.ack_every_s)
+        spans = self._tracing.of(driver_id)
+        device = Device(login, self._journal, self._settings.ack_every_s, spans)
         device.sampler.pace = self._options.speedup
         if self._options.sampling is not None:
             device.sampler.policy = self._options.sampling

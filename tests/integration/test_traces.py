@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -12,18 +13,27 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
+from device.device_session import open_device_session
+from device.settings import DeviceSettings
+from doorstep.credentials import mqtt_password
+from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.traces.identity import Sampler
 from ops.commands import trace_command
 from ops.servers.waiting import wait_until
+from ops.stack.addresses import reach
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.integration.devices import connect_all
 from tests.integration.http_services import make_fix
 
-DRIVER, BOOT = "traced-anna", "b1"
+FOREIGN_TRACE = 0x0AF7651916CD43DD8448EB211C80319C
 PARENTS = {
     "fix": None,
+    "publish": "fix",
     "bridge": "fix",
     "driver_events": "bridge",
     "postgres": "driver_events",
@@ -93,35 +103,86 @@ def traced_stack(server_home: Path, receiver: OtlpReceiver) -> Iterator[Stack]:
         stack.down(erase=True)
 
 
-def test_traces__one_fix_at_share_1__one_trace_through_every_hop(
+@pytest.fixture
+def environment(
+    traced_stack: Stack, receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell of a device, and of `./run where`."""
+    for name, value in traced_stack.operator_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TRACES_ENDPOINT", receiver.url)
+    monkeypatch.setenv("TRACES_SHARE", "1.0")
+
+
+async def publish(driver_id: str, *, mqtt_5: bool) -> str:
+    """Publish one fix with the reference device, and return its boot."""
+    settings = DeviceSettings.load()
+    async with open_device_session(driver_id, settings, mqtt_5=mqtt_5) as session:
+        await session.wait_connected(60)
+        session.report(make_fix())
+        assert await session.wait_committed(60)
+        return session.device.boot
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("mqtt_5", [False, True])
+def test_traces__one_fix_at_share_1__one_trace_from_the_device_through_every_hop(
     traced_stack: Stack,
     receiver: OtlpReceiver,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    *,
+    mqtt_5: bool,
 ) -> None:
-    traced_stack.add_drivers([DRIVER])
-    device = connect_all(traced_stack, [DRIVER])[DRIVER]
-    device.publish(json.dumps(make_fix(boot=BOOT, seq=1)).encode())
-    fix = Sampler(1.0).traced(DRIVER, BOOT, 1)
+    driver_id = f"traced-{mqtt_5}"
+    traced_stack.add_drivers([driver_id])
+    boot = asyncio.run(publish(driver_id, mqtt_5=mqtt_5))
+    fix = Sampler(1.0).traced(driver_id, boot, 1)
+    assert fix is not None
     wait_until(lambda: set(receiver.of(fix.trace_id)) >= set(PARENTS), 60, "all spans have arrived")
-    device.close()
 
     spans = receiver.of(fix.trace_id)
     ids = {name: span.span_id for name, (_, span) in spans.items()}
     for name, parent in PARENTS.items():
         assert spans[name][1].parent_span_id == (ids[parent] if parent else b""), name
-    assert {spans[one][0] for one in ("bridge", "driver_events", "tracking_api")} == {
-        "bridge", "driver_events", "tracking_api",
+    assert {spans[one][0] for one in ("publish", "bridge", "driver_events", "tracking_api")} == {
+        "device", "bridge", "driver_events", "tracking_api",
     }  # fmt: skip
-    starts = [
-        spans[one][1].start_time_unix_nano for one in ("bridge", "postgres", "tracking_api", "ack")
-    ]
-    assert starts[0] <= starts[1] <= min(starts[2] + 1_000_000, starts[3])  # Kafka stamps whole ms
+    hops = ("publish", "bridge", "postgres", "tracking_api", "ack")
+    starts = [spans[one][1].start_time_unix_nano for one in hops]
+    assert starts[0] <= starts[1] <= starts[2]
+    assert starts[2] <= min(starts[3] + 1_000_000, starts[4])  # Kafka stamps whole ms
 
-    for name, value in traced_stack.operator_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TRACES_ENDPOINT", receiver.url)
-    monkeypatch.setenv("TRACES_SHARE", "1.0")
     capsys.readouterr()
-    assert trace_command.main([DRIVER, "1", "--boot", BOOT, "--json"]) == 0
+    assert trace_command.main([driver_id, "1", "--boot", boot, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trace_id"] == fix.trace_id_hex
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        pytest.param(f"00-{FOREIGN_TRACE:032x}-b7ad6b7169203331-01", id="foreign"),
+        pytest.param(f"00-{FOREIGN_TRACE:032x}-b7ad6b7169203331-00", id="unsampled"),
+        pytest.param("00-none-of-these", id="invalid"),
+    ],
+)
+def test_traces__phone_sends_a_traceparent__it_is_ignored(
+    traced_stack: Stack, receiver: OtlpReceiver, traceparent: str, request: pytest.FixtureRequest
+) -> None:
+    driver_id = f"phone-{request.node.callspec.id}"
+    traced_stack.add_drivers([driver_id])
+    client = Client(CallbackAPIVersion.VERSION2, driver_id, protocol=MQTTProtocolVersion.MQTTv5)
+    client.username_pw_set(driver_id, mqtt_password(traced_stack.paths.fleet_key(), driver_id))
+    client.connect("127.0.0.1", reach(traced_stack.addresses.mqtt[0]).port)
+    client.loop_start()
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.UserProperty = ("traceparent", traceparent)
+    payload = json.dumps(make_fix(boot="b1", seq=1)).encode()
+    client.publish(topic_of(driver_id, POSITION), payload, 1, properties=properties)
+    fix = Sampler(1.0).traced(driver_id, "b1", 1)
+    assert fix is not None
+    expected = set(PARENTS) - {"publish"}
+    wait_until(lambda: set(receiver.of(fix.trace_id)) >= expected, 60, "all spans have arrived")
+    client.disconnect()
+    client.loop_stop()
+    assert set(receiver.of(fix.trace_id)) == expected
+    assert receiver.of(FOREIGN_TRACE) == {}

@@ -17,6 +17,7 @@ import pytest
 from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.provision import passwords_of
 from doorstep.settings import Bind, ServiceSettings
+from doorstep.traces.settings import TraceSettings
 from ops.stack import kafka, processes
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import CONFIG
@@ -37,10 +38,17 @@ PUBLISHED = {
     "tracking_api": (("TRACKING_API_PORT", "tracking_api_port"),),
     "caddy": (("HTTPS_PORT", "https_port"),),
 }
-INTERFACES = {"grafana": "GRAFANA_PORT", "kafka_ui": "KAFKA_UI_PORT", "pgadmin": "PGADMIN_PORT"}
+INTERFACES = {
+    "grafana": "GRAFANA_PORT",
+    "jaeger": "JAEGER_PORT",
+    "kafka_ui": "KAFKA_UI_PORT",
+    "pgadmin": "PGADMIN_PORT",
+}
 OBSERVING = ("prometheus", "alertmanager", "node_exporter", "postgres_exporter", "grafana")
-OPTIONAL = {"WEBHOOK_ALLOWED_NETWORKS"}  # empty unless set, and compose-secrets fills empty ones
-UNPINNED = ("POSTGIS", *(name.upper() for name in (*OBSERVING, "kafka_ui", "pgadmin")))
+TRACES = {"TRACES_ENDPOINT": "", "TRACES_SHARE": "0.01"}  # natively from the shell of ./run up
+# empty unless set, and compose-secrets fills empty ones
+OPTIONAL = {"WEBHOOK_ALLOWED_NETWORKS", *TRACES}
+UNPINNED = ("POSTGIS", *(name.upper() for name in (*OBSERVING, "kafka_ui", "pgadmin", "jaeger")))
 
 
 def settings_class(service: str) -> type[ServiceSettings]:
@@ -72,6 +80,8 @@ def test_service__same_variables_and_values_as_natively(
     if internal in native:
         native["TRUSTED_PROXIES"] = example_environment()["TRUSTED_PROXIES"]
         native[internal] = str(Bind("0.0.0.0", at.telemetry_of(service).port))
+    if issubclass(settings_class(service), TraceSettings):
+        native |= TRACES
     if "TRACKING_API_PUBLIC_URL" in native:  # outside the containers, so not a container's name
         native["TRACKING_API_PUBLIC_URL"] = "http://127.0.0.1:8000"
     if service == "webhooks":
@@ -133,7 +143,7 @@ def test_broker_sync__same_variables_and_values_as_natively(
 def test_couriers__same_variables_as_a_native_simulator(
     paths: StackPaths, services: dict[str, dict[str, Any]]
 ) -> None:
-    native = processes.client_environment(paths, in_containers())
+    native = processes.client_environment(paths, in_containers()) | TRACES
     ours = services["couriers"]["environment"]
     assert ours.keys() == native.keys()
     for name in ("MQTT_URL", "DRIVER_API_URL", "TRACKING_API_URL"):
@@ -341,7 +351,8 @@ def test_profile__all_but_the_core_are_left_out_by_default(
     simulators = {key: ["simulator"] for key in ("couriers", "tickers", "cities")}
     observe = {key: ["observe"] for key in OBSERVING}
     tools = {key: ["tools"] for key in ("kafka_ui", "pgadmin")}
-    assert profiles == {"caddy": ["tls"], **simulators, **observe, **tools}
+    others = {"caddy": ["tls"], "jaeger": ["traces"]}
+    assert profiles == {**others, **simulators, **observe, **tools}
 
 
 def test_caddy__container_and_its_entry_point__set_the_variables_of_the_caddyfile(

@@ -10,12 +10,27 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from doorstep.kafka.access_control import GRANTS
 from ops.stack import monitoring
 from ops.stack.paths import OBSERVER
-from tests.unit.deployment.compose import PROJECT, filled_environment, in_containers, load
+from tests.unit.deployment.compose import (
+    PROJECT,
+    filled_environment,
+    in_containers,
+    load,
+    load_services,
+)
 
 SERVERS = {"postgis": "data", "kafka": "kafka", "mosquitto": "mqtt"}
+TRACES = {"TRACES_ENDPOINT": "http://jaeger:4318/v1/traces"}
+
+
+@pytest.fixture
+def services() -> dict[str, dict[str, Any]]:
+    """The services with everything on that is off by default."""
+    return load_services(filled_environment() | TRACES)
 
 
 def texts_of(service: dict[str, Any]) -> list[str]:
@@ -48,7 +63,7 @@ def test_networks__each_container__reaches_what_its_settings_name(
     services: dict[str, dict[str, Any]],
 ) -> None:
     named = {name: hosts_of(one, services.keys() - {name}) for name, one in services.items()}
-    assert named["driver_events"] == {"mosquitto", "kafka", "postgis", "driver_api"}
+    assert named["driver_events"] == {"mosquitto", "kafka", "postgis", "driver_api", "jaeger"}
     for name, hosts in named.items():
         for host in hosts:
             assert networks_of(services[name]) & networks_of(services[host]), (name, host)
@@ -84,7 +99,7 @@ def test_networks__each_container__is_on_none_that_it_does_not_use(
 def test_networks__only_those_with_published_ports__have_a_way_out() -> None:
     loaded = load(filled_environment())
     internal = {name for name, one in loaded["networks"].items() if one.get("internal") is True}
-    assert internal == {*SERVERS.values(), "exporters"}
+    assert internal == {*SERVERS.values(), "exporters", "traces"}
     for name, one in loaded["services"].items():
         assert ("ports" in one) <= bool(networks_of(one) - internal), name
     assert loaded["services"]["certificates"]["network_mode"] == "none"

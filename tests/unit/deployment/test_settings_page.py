@@ -11,8 +11,9 @@ from pydantic_core import PydanticUndefined
 
 from bridge.settings import BridgeSettings
 from device.settings import DeviceSettings
+from doorstep.http.serve import HttpSettings
 from doorstep.kafka.access import KafkaSettings
-from doorstep.settings import ServiceSettings
+from doorstep.settings import ListenerSettings, ServiceSettings
 from doorstep.traces.settings import TraceSettings
 from driver_api.settings import Settings as DriverApiSettings
 from driver_events.settings import DriverEventsSettings
@@ -24,7 +25,12 @@ from webhooks.settings import WebhooksSettings
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md"
 
 # What several of the others inherit, in tables of their own.
-SHARED: dict[str, type[ServiceSettings]] = {"Kafka": KafkaSettings, "Traces": TraceSettings}
+SHARED: dict[str, type[ServiceSettings]] = {
+    "Kafka": KafkaSettings,
+    "Traces": TraceSettings,
+    "Listeners": ListenerSettings,
+    "HTTP": HttpSettings,
+}
 CLASSES: dict[str, type[ServiceSettings]] = {
     **SHARED,
     "bridge": BridgeSettings,
@@ -41,7 +47,7 @@ CLASSES: dict[str, type[ServiceSettings]] = {
 def table_of(section: str) -> dict[str, str]:
     """The page's variables of one service, with the default as written."""
     body = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(.*?)`)? ?\|", body, re.MULTILINE))
+    return dict(re.findall(r"`([A-Z_]+)=(.*?)`", body))
 
 
 def default_of(value: object) -> str:

@@ -16,10 +16,14 @@ import sys
 import bridge.__main__ as bridge
 import driver_events.service as driver_events
 from bridge.settings import BridgeSettings
+from device.publish_spans import open_device_tracing
+from device.settings import DeviceSettings
 from driver_events.settings import DriverEventsSettings
 publisher = bridge._make_publisher(BridgeSettings(kafka_bootstrap_servers="127.0.0.1:1"))
 publisher.close()
 assert driver_events._make_tracing(DriverEventsSettings(database_url="x")) is None
+with open_device_tracing(DeviceSettings(), "device") as tracing:
+    assert tracing.of("anna") is None
 assert not [m for m in sys.modules if m.startswith("opentelemetry")]
 import tracking_api.app  # FastAPI imports OpenTelemetry's API itself, never the SDK
 assert not [m for m in sys.modules if m.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]
