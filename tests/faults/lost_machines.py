@@ -159,19 +159,23 @@ def lose_one(env: ReplicatedEnvironment, lose: Lose) -> Loss:
     failed = [one for one in responses if one.failed]
     refused = sum(one.status == 503 and one.retry_after for one in failed)
     unanswered = sum(one.status == 0 for one in failed)
+    patched_s = _patched_again_s(responses, killed_at, committing_s)
     return Loss(
-        node, max(committing_s, _patched_again_s(responses, killed_at)), whole_s, lost_patches,
+        node, max(committing_s, patched_s), whole_s, lost_patches,
         refused, unanswered, len(failed) - refused - unanswered,
     )  # fmt: skip
 
 
-def _patched_again_s(responses: Sequence[Response], killed_at: float) -> float:
-    """Return when the first PATCH succeeded after the first that failed; 0 if none failed."""
+def _patched_again_s(responses: Sequence[Response], killed_at: float, within_s: float) -> float:
+    """Return when a PATCH succeeded after the first that failed; 0 if none failed.
+
+    Only failures before `within_s` count: later ones have another cause, such as busy cores.
+    """
     patches = sorted(
         (one.at_s + one.took_s - killed_at, one.failed) for one in responses if one.driver_id
     )
-    first_failed_s = next((at_s for at_s, failed in patches if failed), None)
-    if first_failed_s is None:
+    first_failed_s = next((at_s for at_s, failed in patches if failed), float("inf"))
+    if first_failed_s > within_s:
         return 0.0
     later = (at_s for at_s, failed in patches if at_s > first_failed_s and not failed)
     return next(later, float("inf"))
