@@ -9,6 +9,7 @@ from bridge.kafka_publisher import Publisher
 from bridge.relay import Relay
 from bridge.settings import BridgeSettings
 from bridge.subscriber import Subscriber
+from doorstep.clock_guard import watched_clock
 from doorstep.telemetry import configure_logging, get_logger, serve_telemetry
 
 
@@ -20,6 +21,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
 
+    watched_clock()
     publisher = _make_publisher(settings)
     subscribers = [
         Subscriber(

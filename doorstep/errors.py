@@ -49,6 +49,7 @@ DoorstepError
 ├── OffsetLost               another consumer owns the partition; roll back and rejoin
 └── Unavailable              a dependency is unavailable; the same call may succeed later (503)
     ├── StoreUnavailable
+    ├── ClockStepped         the server's clock was set while it ran, and may be wrong
     ├── KafkaUnavailable
     └── DriverLocked         another transaction holds the driver's row
 
@@ -317,6 +318,13 @@ class StoreUnavailable(Unavailable):
     """The database is unreachable or did not answer in time."""
 
     problem = "store-unavailable"
+
+
+class ClockStepped(Unavailable):
+    """The server's clock was set by more than a minute, and may be wrong."""
+
+    problem = "clock-stepped"
+    retry_after_s = 5
 
 
 class KafkaUnavailable(Unavailable):

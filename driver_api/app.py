@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from doorstep.clock_guard import ClockGuard, watched_clock
+from doorstep.http.clock_gate import ClockGate
 from doorstep.http.docs import docs_routes
 from doorstep.http.failure_body import NewFailure
 from doorstep.http.headers import SecurityHeaders
@@ -48,10 +50,12 @@ def build_app(
     positions: PositionPublisher,
     service_token: str = "",
     phone_doors: PhoneDoors | None = None,
+    clock: ClockGuard | None = None,
 ) -> FastAPI:
     """Build the application over a given store."""
-    app = _bare_app()
-    _set_context(app, store, positions, service_token, phone_doors or PhoneDoors())
+    clock = clock or ClockGuard()
+    app = _bare_app(clock)
+    _set_context(app, store, positions, service_token, phone_doors or PhoneDoors(), clock)
     return app
 
 
@@ -65,7 +69,7 @@ def build_service(settings: Settings) -> FastAPI:
             positions = KafkaPositions(settings.kafka, settings.kafka_positions_topic)
             doors = PhoneDoors(settings.phone_http_url.rstrip("/"), settings.phone_mqtt_url)
             token = settings.driver_api_token.get_secret_value()
-            _set_context(app, store, positions, token, doors)
+            _set_context(app, store, positions, token, doors, clock)
             task = asyncio.create_task(log_availability(store.is_available))
             try:
                 yield
@@ -73,7 +77,8 @@ def build_service(settings: Settings) -> FastAPI:
                 task.cancel()
                 positions.close()
 
-    app = _bare_app()
+    clock = watched_clock()
+    app = _bare_app(clock)
     app.router.lifespan_context = lifespan
     return app
 
@@ -84,6 +89,7 @@ def _set_context(
     positions: PositionPublisher,
     service_token: str,
     phone_doors: PhoneDoors,
+    clock: ClockGuard,
 ) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
     letters = RateLimiter(LETTERS_PER_MINUTE / 60, BURST_LETTERS)
@@ -97,10 +103,11 @@ def _set_context(
         letters,
         SignInLimiter(),
         phone_doors,
+        clock.now,
     )
 
 
-def _bare_app() -> FastAPI:
+def _bare_app(clock: ClockGuard) -> FastAPI:
     app = FastAPI(
         title="Doorstep driver_api",
         version="0.4.0",
@@ -112,7 +119,10 @@ def _bare_app() -> FastAPI:
 
     async def required() -> Mapping[str, bool]:
         context: AppContext = app.state.context
-        return {"database": await context.store.is_available()}
+        return {
+            "database": await context.store.is_available(),
+            "clock": clock.is_trusted(),
+        }
 
     for one in (router, end_routes.router):
         app.include_router(one)
@@ -126,6 +136,7 @@ def _bare_app() -> FastAPI:
     app.mount("/assets", drive_routes.ASSETS)
     install_problem_handlers(app)
     install_openapi(app, BODIES)
+    app.add_middleware(ClockGate, clock=clock)
     app.add_middleware(
         RequestLimits, unlimited_paths=PHONE_PATHS, unlimited_pattern=end_routes.PHOTO_PATHS
     )

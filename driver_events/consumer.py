@@ -61,12 +61,14 @@ class PartitionConsumer:
         group_id: str,
         name: str,
         fetch_wait_ms: int = FETCH_WAIT_MS,
+        check_clock: Callable[[], None] = lambda: None,
     ) -> None:
         self._kafka = kafka
         self._topic = topic
         self._group_id = group_id
         self._name = name
         self._fetch_wait_ms = fetch_wait_ms
+        self.check_clock = check_clock
         self._log = get_logger(topic=topic)
         self._admin = self._make_admin_client()
         self._assigned: list[int] = []
@@ -77,6 +79,8 @@ class PartitionConsumer:
         self.has_joined = False
         self.needs_offsets = False
         self.on_leave: Callable[[], None] = lambda: None  # called before partitions are revoked
+        self.on_preceding: Callable[[Sequence[Message]], None] = lambda _: None
+        self._awaits_preceding: set[int] = set()  # partitions
         self._consumer = self._join()
 
     def _join(self) -> Consumer:
@@ -208,10 +212,15 @@ class PartitionConsumer:
         return {one: (offset, ends[one]) for one, offset in offsets.items()}
 
     def assign(self, offsets: Mapping[int, int]) -> None:
-        """Start reading the assigned partitions at these offsets."""
-        partitions = [TopicPartition(self._topic, one, offsets[one]) for one in self._assigned]
-        self._consumer.assign(partitions)
+        """Start reading the assigned partitions at these offsets. Raises ClockStepped.
+
+        The record before each, if Kafka still has it, only goes to `on_preceding`.
+        """
+        self.check_clock()
+        before = {one: max(0, offsets[one] - 1) for one in self._assigned}
+        self._consumer.assign([TopicPartition(self._topic, *one) for one in before.items()])
         self._offsets = dict(offsets)
+        self._awaits_preceding = {one for one, offset in offsets.items() if offset > 0}
         self.needs_offsets = False
 
     def unassign(self) -> None:
@@ -222,7 +231,10 @@ class PartitionConsumer:
             self._consumer.assign([])
 
     def consume(self, limit: int, timeout_s: float) -> list[Message]:
-        """Read up to `limit` messages within `timeout_s`. Also keeps the group membership."""
+        """Read up to `limit` messages within `timeout_s`. Also keeps the group membership.
+
+        Raises ClockStepped: messages that were read cannot be judged now.
+        """
         messages = self._consumer.consume(limit, timeout_s)
         errors = [error for one in messages if (error := one.error()) is not None]
         for error in errors:
@@ -235,7 +247,18 @@ class PartitionConsumer:
             self.drained_at_s = time.monotonic()
         if errors or not self._offsets.keys() >= set(map(_partition_of, messages)):
             messages = [m for m in messages if not m.error() and m.partition() in self._offsets]
+        if self._awaits_preceding and messages:
+            messages = self._without_preceding(messages)
+        if messages:
+            self.check_clock()
         return messages
+
+    def _without_preceding(self, messages: Sequence[Message]) -> list[Message]:
+        before = [m for m in messages if (m.offset() or 0) + 1 == self._offsets[m.partition() or 0]]
+        self._awaits_preceding -= {m.partition() or 0 for m in messages}
+        if before:
+            self.on_preceding(before)
+        return [m for m in messages if m not in before]
 
     def offset_ranges_of(self, messages: Sequence[Message]) -> dict[int, tuple[int, int]]:
         """Return the offsets [from, to) of each partition that these messages cover."""

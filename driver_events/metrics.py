@@ -40,6 +40,10 @@ DELETED_UNREAD = Counter(
     "Records that Kafka deleted before they were read; devices resend theirs",
     ["topic"],
 )
+WRONG_TIMESTAMPS = Counter(
+    "doorstep_driver_events_wrong_timestamps",
+    "Records whose timestamp is of a wrong clock; the time at which they were read counts",
+)
 PAUSES = Counter("doorstep_driver_events_pauses", "Times a batch waited for the database")
 WORKER_HEALTHY = Gauge(
     "doorstep_driver_events_worker_healthy", "0 while a dependency is unavailable", ["worker"]

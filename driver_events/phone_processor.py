@@ -16,7 +16,7 @@ from doorstep.store import fix_writer
 from doorstep.store.phones import heard_of_phones
 from driver_events import metrics
 from driver_events.batch import BatchResult, classify, to_dead_letters
-from driver_events.consumer import PartitionConsumer, records_of
+from driver_events.consumer import PartitionConsumer
 from driver_events.dead_letter_limit import DeadLetterLimit
 from driver_events.phone_batch import PhoneBatch, decode_phones
 from driver_events.post_commit import PostCommit, record_metrics
@@ -44,7 +44,7 @@ class PhoneWriter(TopicWriter[PhoneBatch, BatchResult]):
         self._limit = limit
 
     def decode(self, messages: Sequence[Message]) -> PhoneBatch:
-        return decode_phones(records_of(messages))
+        return decode_phones(self._arrivals.records_of(messages))
 
     def refuse(self, _: Sequence[Message], batch: PhoneBatch, reason: str) -> PhoneBatch:
         return PhoneBatch(to_dead_letters(batch.batch, reason))

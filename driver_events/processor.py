@@ -11,9 +11,16 @@ from typing import NamedTuple
 
 from confluent_kafka import Message
 
-from doorstep.errors import DoorstepError, KafkaUnavailable, OffsetLost, StoreUnavailable
+from doorstep.errors import (
+    ClockStepped,
+    DoorstepError,
+    KafkaUnavailable,
+    OffsetLost,
+    StoreUnavailable,
+)
 from doorstep.telemetry import get_logger
 from driver_events import metrics
+from driver_events.arrivals import ArrivalTimes
 from driver_events.batch import (
     RECORDS_PER_DECODE,
     Batch,
@@ -21,7 +28,7 @@ from driver_events.batch import (
     decode_batch,
     to_dead_letters,
 )
-from driver_events.consumer import UNKNOWN_TOPIC, PartitionConsumer, records_of
+from driver_events.consumer import UNKNOWN_TOPIC, PartitionConsumer
 from driver_events.post_commit import PostCommit, record_metrics
 from driver_events.rate_monitor import RateMonitor
 from driver_events.recorder import DataError, Recorder
@@ -54,7 +61,8 @@ class Processor:
 
     After any error the records read since are discarded and read again from the offsets in the
     database, so a commit whose answer was lost is neither repeated nor skipped. While the database
-    is unavailable, partitions are unassigned and the group membership is kept.
+    is unavailable or the clock not trusted, partitions are unassigned and the group membership is
+    kept.
     """
 
     def __init__(
@@ -79,9 +87,11 @@ class Processor:
         self._log = get_logger()
         self._backoff_s = 0.0
         self._rate_monitor = RateMonitor()
+        self._arrivals = ArrivalTimes(consumer.check_clock)
         self.topic = UNKNOWN_TOPIC
         self.last_run_s = time.monotonic()
         consumer.on_leave = self._on_leave
+        consumer.on_preceding = self._arrivals.committed
 
     def run(self, stopping: threading.Event, check: Callable[[], None]) -> None:
         """Process until `stopping`. `check` raises the exception of a failed thread."""
@@ -116,6 +126,8 @@ class Processor:
             self._back_off("waiting_for_database", exc)
         except KafkaUnavailable as exc:
             self._back_off("waiting_for_kafka", exc)
+        except ClockStepped as exc:
+            self._back_off("waiting_for_clock", exc)
         finally:
             self._notify()
 
@@ -127,6 +139,7 @@ class Processor:
         self._discard_batch()
         self.topic = self._consumer.identify()
         offsets = self._recorder.open_offsets(self.topic, self._consumer.assigned)
+        self._arrivals.resume(offsets)
         self._consumer.assign(offsets)
         self._log.info("reading", offsets=offsets)
 
@@ -167,7 +180,7 @@ class Processor:
 
     def _decode(self) -> None:
         known = len(self._batch.records)
-        part = records_of(self._undecoded[:RECORDS_PER_STEP])
+        part = self._arrivals.records_of(self._undecoded[:RECORDS_PER_STEP])
         decode_batch(part, self._max_batch_fixes, self._batch)
         fresh = len(self._batch.records) - known
         self._messages += self._undecoded[:fresh]
@@ -208,6 +221,7 @@ class Processor:
         else:
             self._target_age_s = max(self._max_batch_age_s, min(MAX_BATCH_AGE_S, 2 * took_s))
             self._consumer.advance(in_flight.offset_ranges, len(in_flight.messages))
+            self._arrivals.committed(in_flight.messages)
             metrics.BATCH_S.observe(took_s)
             self._pending_notifications.append((in_flight.batch, result))
 

@@ -41,7 +41,7 @@ class SeriesWriter(TopicWriter[SeriesBatch, Sequence[DeadLetter]]):
         self._limit = limit
 
     def decode(self, messages: Sequence[Message]) -> SeriesBatch:
-        return decode_series(records_of(messages), self._retention)
+        return decode_series(self._arrivals.records_of(messages), self._retention)
 
     def refuse(self, messages: Sequence[Message], _: SeriesBatch, reason: str) -> SeriesBatch:
         return series_to_dead_letters(records_of(messages), reason)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from doorstep.clock_guard import ClockGuard, watched_clock
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
 from driver_events.acks import TICK_S, AckPublisher, AckSchedule, watermark_reader
@@ -92,6 +93,7 @@ def _run_patch_sink(
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
+    watched_clock()
     sink = PatchSink(settings, acks.request)
 
     def ready() -> Mapping[str, bool]:
@@ -115,6 +117,7 @@ def _run_database_sink(
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
+    clock = watched_clock()
     outbox = OutboxPublisher(
         Connection(url, "driver_events outbox"),
         settings.kafka,
@@ -135,6 +138,7 @@ def _run_database_sink(
         settings.kafka_topic,
         settings.kafka_group_id,
         name=settings.mqtt_username,
+        check_clock=clock.check,
     )
     workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
     processor = Processor(
@@ -151,15 +155,17 @@ def _run_database_sink(
         demand = DemandFollower(Connection(url, "driver_events demand"), workers["commands"].wake)
         workers["demand"] = Worker("demand", demand.follow, DEMAND_EVERY_S)
     offers = OfferWorker(Connection(url, "driver_events offers"))
-    workers["offers"] = Worker("offers", offers.advance, OFFERS_EVERY_S)
+    workers["offers"] = Worker("offers", _timed(clock, offers.advance), OFFERS_EVERY_S)
     stops = StopWorker(Connection(url, "driver_events stops"))
-    workers["stops"] = Worker("stops", stops.advance, STOPS_EVERY_S)
+    workers["stops"] = Worker("stops", _timed(clock, stops.advance), STOPS_EVERY_S)
     notices = NoticeWorker(Connection(url, "driver_events notices"), workers["outbox"].wake)
-    workers["notices"] = Worker("notices", notices.decide, NOTICES_EVERY_S)
+    workers["notices"] = Worker("notices", _timed(clock, notices.decide), NOTICES_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
-    workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
+    workers["partitions"] = Worker(
+        "partitions", _timed(clock, _partitions_ahead(url)), PARTITIONS_EVERY_S
+    )
     compaction = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))
-    workers["compaction"] = Worker("compaction", compaction.run, HISTORY_EVERY_S)
+    workers["compaction"] = Worker("compaction", _timed(clock, compaction.run), HISTORY_EVERY_S)
     workers["watchdog"] = Worker("watchdog", watchdog.check, WATCH_EVERY_S)
     retention = timedelta(days=settings.series_retention_days)
     series = SeriesWriter(
@@ -169,6 +175,7 @@ def _run_database_sink(
             f"{settings.kafka_group_id}-series",
             name=settings.mqtt_username,
             fetch_wait_ms=round(POLL_TIMEOUT_S * 1000),
+            check_clock=clock.check,
         ),
         Connection(url, "driver_events series"),
         retention,
@@ -177,11 +184,11 @@ def _run_database_sink(
     )
     workers["series"] = Worker("series", series.write_batch, 0.0)
     expire = expire_old_points(Connection(url, "driver_events series expiry"), retention)
-    workers["series_expiry"] = Worker("series_expiry", expire, EXPIRE_EVERY_S)
+    workers["series_expiry"] = Worker("series_expiry", _timed(clock, expire), EXPIRE_EVERY_S)
     personal_data = RetentionWorker(
         Connection(url, "driver_events retention"), lambda worked_s: not stopping.wait(worked_s)
     )
-    workers["retention"] = Worker("retention", personal_data.run, RETENTION_EVERY_S)
+    workers["retention"] = Worker("retention", _timed(clock, personal_data.run), RETENTION_EVERY_S)
 
     phones = PhoneWriter(
         PartitionConsumer(
@@ -189,6 +196,7 @@ def _run_database_sink(
             settings.kafka_phone_topic,
             f"{settings.kafka_group_id}-phones",
             name=settings.mqtt_username,
+            check_clock=clock.check,
         ),
         Connection(url, "driver_events phones"),
         CommitFanout(feed.publish, acks.request, lambda _: None, workers["outbox"].wake),
@@ -203,6 +211,7 @@ def _run_database_sink(
             "kafka": workers["watchdog"].is_healthy and consumer.has_joined,
             "database": workers["parked"].is_healthy and not consumer.needs_offsets,
             "mqtt": sender.is_connected,
+            "clock": clock.is_trusted(),
         }
 
     check_workers = _start(workers)
@@ -245,6 +254,16 @@ def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:
             worker.check()
 
     return check
+
+
+def _timed(clock: ClockGuard, work: Callable[[], bool]) -> Callable[[], bool]:
+    """Return work that depends on the time of day, and waits while the clock is not trusted."""
+
+    def check_and_work() -> bool:
+        clock.check()
+        return work()
+
+    return check_and_work
 
 
 def _partitions_ahead(url: str) -> Callable[[], bool]:

@@ -12,6 +12,7 @@ from confluent_kafka import Message
 
 from doorstep.errors import OffsetLost, Unavailable
 from doorstep.store import fix_writer
+from driver_events.arrivals import ArrivalTimes
 from driver_events.consumer import UNKNOWN_TOPIC, PartitionConsumer
 from driver_events.recorder import Connection, DataError
 
@@ -31,6 +32,8 @@ class TopicWriter(ABC, Generic[B, R]):
     def __init__(self, consumer: PartitionConsumer, connection: Connection) -> None:
         self._consumer = consumer
         self._connection = connection
+        self._arrivals = ArrivalTimes(consumer.check_clock)
+        consumer.on_preceding = self._arrivals.committed
         self._topic = UNKNOWN_TOPIC
         self._checked_at_s = 0.0
 
@@ -57,6 +60,7 @@ class TopicWriter(ABC, Generic[B, R]):
             if self._consumer.needs_offsets:
                 with self._connection.transaction() as conn:
                     offsets = fix_writer.open_offsets(conn, *self._topic, self._consumer.assigned)
+                self._arrivals.resume(offsets)
                 self._consumer.assign(offsets)
             messages = self._consumer.consume(self.max_records, POLL_TIMEOUT_S)
             if messages:
@@ -102,4 +106,5 @@ class TopicWriter(ABC, Generic[B, R]):
             result = self.record(conn, batch)
             fix_writer.advance_offsets(conn, *self._topic, offset_ranges)
         self._consumer.advance(offset_ranges, len(messages))
+        self._arrivals.committed(messages)
         self.committed(batch, result)

@@ -22,6 +22,8 @@ from doorstep.administration.fields import (
     PolicyChange,
     RestaurantChange,
 )
+from doorstep.clock_guard import ClockGuard, watched_clock
+from doorstep.http.clock_gate import ClockGate
 from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
 from doorstep.http.failure_body import NewFailure
@@ -193,7 +195,7 @@ STAFF_DIRECT_ROUTES = (
 )
 
 
-def build_app(stores: Stores, public_url: str) -> FastAPI:
+def build_app(stores: Stores, public_url: str, clock: ClockGuard | None = None) -> FastAPI:
     """Build the application over given stores, without Kafka: for tests."""
 
     live = Live(stores)
@@ -205,7 +207,7 @@ def build_app(stores: Stores, public_url: str) -> FastAPI:
         await live.close()
         await app.state.context.read_log.flush_or_log()
 
-    app = _bare_app(stores.serves)
+    app = _bare_app(stores.serves, clock or ClockGuard())
     _set_context(app, stores, public_url, live)
     app.router.lifespan_context = lifespan
     return app
@@ -262,7 +264,7 @@ def build_service(settings: Settings) -> FastAPI:
                 await live.close()
                 await app.state.context.read_log.flush_or_log()
 
-    app = _bare_app(settings.tracking_api_serves)
+    app = _bare_app(settings.tracking_api_serves, watched_clock())
     app.router.lifespan_context = lifespan
     return app
 
@@ -330,7 +332,7 @@ def _set_context(
     )
 
 
-def _bare_app(serves: Serves) -> FastAPI:
+def _bare_app(serves: Serves, clock: ClockGuard) -> FastAPI:
     app = FastAPI(
         title="Doorstep tracking_api",
         version="0.4.0",
@@ -347,7 +349,7 @@ def _bare_app(serves: Serves) -> FastAPI:
 
     async def optional() -> Mapping[str, bool]:
         context: AppContext = app.state.context
-        return {"kafka": context.live.is_kafka_connected}
+        return {"kafka": context.live.is_kafka_connected, "clock": clock.is_trusted()}
 
     for router, side in ROUTES:
         if side == "all" or serves in (side, "all"):
@@ -360,6 +362,7 @@ def _bare_app(serves: Serves) -> FastAPI:
     install_problem_handlers(app)
     app.add_middleware(DirectRoutes, routes=_direct_routes(serves))  # innermost
     install_openapi(app, BODIES if serves == "customers" else BODIES + STAFF_BODIES)
+    app.add_middleware(ClockGate, clock=clock)
     app.add_middleware(RequestLimits, unlimited_paths=IMPORTS)
     app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)

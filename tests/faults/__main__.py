@@ -4,53 +4,56 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from doorstep.errors import DoorstepError
 from ops.stack.settings import PROJECT
 from tests.faults.checker import Checker
 from tests.faults.environment import EnvironmentSettings, FaultEnvironment
-from tests.faults.fault import Fault, Outcome
+from tests.faults.fault import Counts, Fault, Kind, Outcome
 from tests.faults.lost_machines import ReplicatedEnvironment
+from tests.faults.own_stacks import OwnStacks
+from tests.faults.progress import Progress
 from tests.faults.report import Result, as_json, as_table
+from tests.faults.tls import TlsEnvironment
 
 MODULES = (
-    *("whole_stack", "brokers", "kafka", "full_disks", "consumers"),
-    *(
-        "network",
-        "database",
-        "apis",
-        "viewers",
-        "devices",
-        "doubtful_devices",
-        "backups",
-        "lost_machines",
-    ),
+    *("whole_stack", "brokers", "kafka", "full_disks", "consumers", "network", "database", "apis"),
+    *("viewers", "devices", "doubtful_devices", "hostile_device", "backups", "clocks", "tls"),
+    *("lost_machines", "own_stacks"),
 )
-LOGS = PROJECT / ".doorstep" / "faults"
-SMALL_DISK = "mounting a small file system needs root"
-# Faults that cannot run here, and why.
-NOT_HERE: dict[int, str] = {
-    **({} if os.geteuid() == 0 else dict.fromkeys((11, 30), SMALL_DISK)),
-    **({} if shutil.which("patroni") else dict.fromkeys((36, 37), "patroni is not installed")),
-    **({} if shutil.which("pgbackrest") else {31: "pgbackrest is not installed"}),
+ENVIRONMENTS: Mapping[Kind, type[FaultEnvironment]] = {
+    "plain": FaultEnvironment,
+    "tls": TlsEnvironment,
+    "replicas": ReplicatedEnvironment,
+    "own": OwnStacks,
 }
+LOGS = PROJECT / ".doorstep" / "faults"
 
 EPILOG = """examples:
   ./run faults --list             list the faults and what is expected
-  ./run faults                    all of them, about 40 minutes
+  ./run faults                    all of them, about an hour
   ./run faults --only 1 3 9       these; 0 is the run without a fault
   ./run faults --quick --json     the ones that take seconds; the last line is JSON
   ./run faults --rate 1000        at twice the default load
 
 Everything runs in a temporary folder and on free ports; a running stack is not touched. The exit
 status is 1 if any fault fails."""
+
+
+def as_list(faults: Sequence[Fault]) -> str:
+    """Return one line per fault."""
+    lines: list[str] = []
+    for one in faults:
+        quick = " quick" if one.quick else ""
+        lines.append(f"{one.id:>2}{quick:6}  {one.name}: {one.expected}")
+        if one.not_here:
+            lines.append(f"{'':10}not here: {one.not_here}")
+    return "\n".join(lines)
 
 
 def collect() -> list[Fault]:
@@ -64,39 +67,41 @@ def collect() -> list[Fault]:
 def run(
     faults: Sequence[Fault],
     settings: EnvironmentSettings,
-    say: Callable[[str], None],
+    progress: Progress,
     results: list[Result],
 ) -> None:
-    """Run faults one after the other into `results`, those of a stack with --ha last."""
-    alone = [one for one in faults if not one.with_replicas]
-    _run_in(FaultEnvironment, alone, settings, say, results)
-    replicated = [one for one in faults if one.with_replicas]
-    _run_in(ReplicatedEnvironment, replicated, settings, say, results)
+    """Run faults one after the other into `results`, those of one kind of stack together."""
+    for kind, environment in ENVIRONMENTS.items():
+        of_kind = [one for one in faults if one.environment == kind]
+        _run_in(environment, of_kind, settings, progress, results)
 
 
 def _run_in(
     environment: type[FaultEnvironment],
     faults: Sequence[Fault],
     settings: EnvironmentSettings,
-    say: Callable[[str], None],
+    progress: Progress,
     results: list[Result],
 ) -> None:
     """Run faults in one kind of environment. After a failure, start a new one."""
-    left = list(faults)
+    left, say = list(faults), progress.say
     while left:
-        say(f"starting a stack under {settings.rate:.0f} fixes/s")
+        if environment is not OwnStacks:
+            say(f"starting a stack under {settings.rate:.0f} fixes/s")
         with environment(settings, say) as env:
             checker = Checker(env)
             while left:
                 fault = left.pop(0)
                 say(f"{fault.id:>2}  {fault.name}: {fault.expected}")
+                progress.begin(f"{fault.id} {fault.name}")
                 result = run_one(fault, checker)
                 results.append(result)
+                progress.finish(ok=result.ok)
                 recovery = "" if result.recovery_s is None else f"T = {result.recovery_s:.1f} s, "
                 verdict = "ok" if result.ok else "FAILED"
                 say(f"    {verdict}: {recovery}{result.commit_acked:,} fixes acked, "
                     f"{result.lost} lost, {result.duplicates} twice; {result.seen}")  # fmt: skip
-                if not result.ok:
+                if not result.ok and environment is not OwnStacks:
                     say(f"    logs: {env.copy_logs(LOGS)}")
                     break
 
@@ -104,7 +109,7 @@ def _run_in(
 def run_one(fault: Fault, checker: Checker, *, timed: bool = True) -> Result:
     """Run one fault, and check the invariants and, if `timed`, the recovery time."""
     env = checker.env
-    since = env.load.published()
+    since = {} if fault.environment == "own" else env.load.published()
     try:
         seen = fault.run(env)
     except Exception as exc:  # noqa: BLE001 - any exception is a failed fault
@@ -113,28 +118,32 @@ def run_one(fault: Fault, checker: Checker, *, timed: bool = True) -> Result:
     if timed and (seen.recovery_s or 0) > (fault.limit_s or float("inf")):
         observed.append(f"T is over {fault.limit_s:g} s")
         ok = False
-    acked = lost = duplicates = 0
-    try:
-        verdict = checker.check(since)
-        acked, lost, duplicates = verdict.commit_acked, verdict.lost, verdict.duplicates
-        observed += verdict.violations
-        ok = ok and verdict.ok
-    except DoorstepError as exc:
-        observed.append(f"could not be checked: {exc}")
-        ok = False
+    counts = seen.counts or Counts(0, 0, 0)
+    if fault.environment == "own":
+        ok = ok and not (counts.lost or counts.duplicates)
+    else:
+        try:
+            verdict = checker.check(since)
+            counts = Counts(verdict.commit_acked, verdict.lost, verdict.duplicates)
+            observed += verdict.violations
+            ok = ok and verdict.ok
+        except DoorstepError as exc:
+            observed.append(f"could not be checked: {exc}")
+            ok = False
     return Result(
         fault.id, fault.name, fault.expected, "; ".join(filter(None, observed)),
         None if seen.recovery_s is None else round(seen.recovery_s, 2),
-        acked, lost, duplicates, ok,
+        counts.commit_acked, counts.lost, counts.duplicates, ok,
     )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
+    faults = collect()
     parser = argparse.ArgumentParser(
         prog="./run faults",
         description=__doc__,
-        epilog=EPILOG,
+        epilog=f"{EPILOG}\n\nthe faults, and what is expected:\n{as_list(faults)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="only these faults")
@@ -151,33 +160,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         "a busy machine needs more",
     )
     options = parser.parse_args(argv)
-    faults = collect()
+    if options.list:
+        print(as_list(faults))
+        return 0
     if options.only:
-        unknown = sorted(set(options.only) - {one.id for one in faults})
-        if unknown:
-            why = [f"{one} ({NOT_HERE.get(one, 'unknown')})" for one in unknown]
-            parser.error("no such faults: " + ", ".join(why))
+        reasons = {one.id: one.not_here for one in faults}
+        why = [f"{one} ({reasons.get(one, 'unknown')})" for one in sorted(set(options.only))
+               if reasons.get(one, "unknown")]  # fmt: skip
+        if why:
+            parser.error("cannot run these faults: " + ", ".join(why))
         faults = [one for one in faults if one.id in options.only]
     if options.quick:
         faults = [one for one in faults if one.quick]
-    if options.list:
-        for one in faults:
-            print(f"{one.id:>2}{' quick' if one.quick else '      '}  {one.name}: {one.expected}")
-        for number, reason in sorted(NOT_HERE.items()):
-            print(f"{number:>2}        not here: {reason}")
-        return 0
+    not_here = {one.id: one.not_here for one in faults if one.not_here}
+    faults = [one for one in faults if not one.not_here]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     began = time.monotonic()
     results: list[Result] = []
+    progress = Progress(len(faults), sys.stderr)
+    settings = EnvironmentSettings(rate=options.rate, normal_s=options.normal)
     try:
-        run(faults, EnvironmentSettings(rate=options.rate, normal_s=options.normal), _say, results)
+        run(faults, settings, progress, results)
         status = 0 if all(one.ok for one in results) else 1
     except KeyboardInterrupt:
-        _say("interrupted: everything has stopped")
+        progress.say("interrupted: everything has stopped")
         status = 130
-    _say(as_table(results, {} if options.only or options.quick else NOT_HERE))
-    _say(f"{(time.monotonic() - began) / 60:.1f} minutes")
+    finally:
+        progress.close()
+    progress.say(as_table(results, not_here))
+    progress.say(f"{(time.monotonic() - began) / 60:.1f} minutes")
     if options.json:
         print(as_json(results), flush=True)
     return status
@@ -187,10 +199,6 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the stop is under way
     raise KeyboardInterrupt
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def archive_unreachable(env: FaultEnvironment) -> Outcome:
     )
 
 
-FAULTS: tuple[Fault, ...] = (
+FAULTS = (
     Fault(
         31,
         "the WAL archive unreachable",
@@ -69,7 +69,6 @@ FAULTS: tuple[Fault, ...] = (
         None,
         quick=False,
         run=archive_unreachable,
+        not_here="" if shutil.which("pgbackrest") else "pgbackrest is not installed",
     ),
 )
-if shutil.which("pgbackrest") is None:
-    FAULTS = ()

@@ -1,4 +1,4 @@
-"""Devices whose fixes contradict each other: two phones on one driver, fixes of one instant."""
+"""Devices whose fixes mislead: two phones on one driver, one instant, one position repeated."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ FAR_DEG = 2.7  # of latitude: 300 km
 PERIOD = timedelta(seconds=5)
 PAIRS = 24  # 2 minutes
 COUNT_AT_ONCE = 10
+REPEATS = 24  # 2 minutes
+BESIDE_DEG = 0.0009  # of latitude: 100 m
 
 
 def two_phones(env: FaultEnvironment) -> Outcome:
@@ -118,6 +120,75 @@ def one_instant(env: FaultEnvironment) -> Outcome:
     )
 
 
+def repeated_position(env: FaultEnvironment) -> Outcome:
+    """Repeat one position with fresh instants for two minutes, as phone apps do that lost GPS.
+
+    At the restaurant and at the door with the old speed; beside both, without a speed, with the
+    wide accuracy of a phone that guesses. A repeat inside the radius and without a speed cannot be
+    told from a phone that stands.
+    """
+    start = _restaurant(env)
+    end = (start[0] + 0.012, start[1] + 0.006)
+    moving, moving_presence = _repeat(env, [start, end], {"speed_mps": 9.0}, end)
+    beside = [(lon_deg, lat_deg + BESIDE_DEG) for lon_deg, lat_deg in (start, end)]
+    standing, standing_presence = _repeat(env, beside, {"speed_mps": 0.0, "accuracy_m": 150.0}, end)
+    recovery_s = env.wait_healthy()
+    stays = {"at_restaurant", "at_customer"}
+    return Outcome(
+        f"{REPEATS} repeats at each of two places; at 9 m/s: proved {_listed(moving)}, presence "
+        f"{moving_presence}; standing 100 m beside: proved {_listed(standing)}, presence "
+        f"{standing_presence}",
+        recovery_s,
+        not (moving | standing) & stays
+        and moving_presence == "online"
+        and standing_presence == "stationary",
+    )
+
+
+def _repeat(
+    env: FaultEnvironment,
+    places: list[tuple[float, float]],
+    fields: dict[str, float],
+    door: tuple[float, float],
+) -> tuple[set[str], str]:
+    """Repeat each place; return the states that GPS proved, and the presence at the end."""
+    driver_id = f"repeater-{time.monotonic_ns()}"
+    env.stack.add_drivers([driver_id])
+    began_at = datetime.now(UTC) - PERIOD * len(places) * REPEATS
+    order_id = assigned_order(env, driver_id, *door, assigned_at=began_at)
+    fixes = [
+        {
+            "boot": "b",
+            "seq": seq,
+            "fix_at": instant_ms(began_at + PERIOD * seq),
+            "lon_deg": lon_deg,
+            "lat_deg": lat_deg,
+            **fields,
+        }
+        for seq, (lon_deg, lat_deg) in enumerate(
+            [place for place in places for _ in range(REPEATS)][:-1], 1
+        )
+    ]
+    publish(env, driver_id, fixes)
+    wait_until(
+        lambda: len(processed(env, driver_id, "b")) == len(fixes),
+        STORED_WITHIN_S,
+        "all are processed",
+    )
+    with env.database() as conn:
+        proved = conn.execute(
+            "SELECT array_agg(state::text) FROM evidence WHERE order_id = %s AND source = 'gps'",
+            [order_id],
+        ).fetchone()
+    driver = env.tracking.get(f"/drivers/{driver_id}").raise_for_status().json()
+    command(env.tracking, f"/orders/{order_id}/cancel")
+    return set(proved[0] or []) if proved else set(), driver["presence"]
+
+
+def _listed(states: set[str]) -> str:
+    return ", ".join(sorted(states)) or "nothing"
+
+
 def _restaurant(env: FaultEnvironment) -> tuple[float, float]:
     with env.database() as conn:
         row = conn.execute(
@@ -135,6 +206,14 @@ FAULTS = (
         None,
         quick=True,
         run=two_phones,
+    ),
+    Fault(
+        42,
+        "the last position repeated with fresh instants",
+        "no stay is proved; stationary only if the phone says so",
+        None,
+        quick=True,
+        run=repeated_position,
     ),
     Fault(
         43,

@@ -28,7 +28,7 @@ from doorstep.kafka.access_control import ADMIN
 from doorstep.provision import owner_connection
 from doorstep.store.pool import connect
 from ops.stack.addresses import Addresses, reach
-from ops.stack.processes import ProcessSpec
+from ops.stack.processes import Kind, ProcessSpec
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.setup import set_up_kafka
 from ops.stack.stack import Stack
@@ -75,6 +75,7 @@ class FaultStack(Stack):
         self, settings: StackSettings, environment: Variables, *, two_kafkas: bool
     ) -> None:
         self.overrides: dict[str, Variables] = {}
+        self.prefixes: Mapping[str, Sequence[str]] = {}
         self.second_kafka: SecondKafka | None = None
         self._two_kafkas = two_kafkas
         super().__init__(settings, environment=environment, echo=lambda _line: None)
@@ -97,18 +98,30 @@ class FaultStack(Stack):
             first = {"MQTT_URL": self.addresses.mqtt_url.partition(",")[0]}
             self.overrides.setdefault("bridge", first)
         return [
-            replace(part, environment={**part.environment, **self.overrides.get(part.name, {})})
+            replace(
+                part,
+                environment={**part.environment, **self.overrides.get(part.name, {})},
+                argv=_prefixed(part.argv, self.prefixes.get(part.name, ())),
+            )
             for part in super().process_specs()
         ]
 
-    def restart_services(self) -> None:
-        """Restart the four services with their current variables."""
+    def restart(self, *kinds: Kind) -> None:
+        """Restart all parts of these kinds, in this order, with their current variables."""
         write_config(self.paths, self.process_specs(), os.getpid())
-        with self.supervisor._rpc() as rpc:
-            rpc.supervisor.reloadConfig()
-            rpc.supervisor.stopProcessGroup("services", True)
-            rpc.supervisor.removeProcessGroup("services")
-            rpc.supervisor.addProcessGroup("services")
+        self.supervisor.read_config()
+        for kind in reversed(kinds):
+            self.supervisor.stop_group(kind)
+        for kind in kinds:
+            self.supervisor.replace_group(kind)
+
+
+def _prefixed(argv: list[str], prefix: Sequence[str]) -> list[str]:
+    """Put a prefix before a command, after the `setpriv` that changes its user."""
+    if not prefix:
+        return argv
+    at = argv.index("--") + 1 if argv[0] == "setpriv" else 0
+    return [*argv[:at], *prefix, *argv[at:]]
 
 
 class FaultEnvironment:
@@ -124,8 +137,8 @@ class FaultEnvironment:
     ) -> None:
         self.settings = settings or EnvironmentSettings()
         self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        self._folder = Path(tempfile.mkdtemp(prefix="doorstep-faults-"))
-        self._folder.chmod(0o755)  # the servers run as other users
+        self.folder = Path(tempfile.mkdtemp(prefix="doorstep-faults-"))
+        self.folder.chmod(0o755)  # the servers run as other users
         environment = {
             **os.environ,
             "ACK_EVERY_S": f"{self.settings.ack_every_s:g}",
@@ -133,7 +146,7 @@ class FaultEnvironment:
         }
         environment |= dict(self.settings.environment)
         stack_settings = StackSettings(
-            doorstep_home=self._folder / "stack", mqtt_brokers=self.settings.brokers, **FREE_PORTS
+            doorstep_home=self.folder / "stack", mqtt_brokers=self.settings.brokers, **FREE_PORTS
         )
         self.bridges: list[SideProcess] = []  # of the brokers after the first
         self._environment = environment
@@ -195,7 +208,7 @@ class FaultEnvironment:
         self._stack.down(erase=True)
         if self._stack.second_kafka is not None:
             self._stack.second_kafka.end(signal.SIGKILL)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- state --------------------------------------------------------------------------------
 
@@ -303,13 +316,19 @@ class FaultEnvironment:
         before = {part: overrides.get(part, {}) for part in variables}
         overrides |= {part: {**before[part], **more} for part, more in variables.items()}
         try:
-            self._stack.restart_services()
+            self._stack.restart("services")
             self.wait_healthy()
             yield
         finally:
             overrides |= before
-            self._stack.restart_services()
+            self._stack.restart("services")
             self.wait_healthy()
+
+    def restart_with_prefix(self, prefixes: Mapping[str, Sequence[str]]) -> None:
+        """Restart servers and services, the named ones behind a command, and wait for health."""
+        self._stack.prefixes = prefixes
+        self._stack.restart("database", "brokers", "services")
+        self.wait_healthy()
 
     @contextlib.contextmanager
     def proxied(self, parts: Sequence[str], server: str) -> Iterator[Proxy]:

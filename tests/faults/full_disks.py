@@ -89,17 +89,14 @@ def postgres_disk_full(env: FaultEnvironment) -> Outcome:
     return disk_full(env, "postgres", env.stack.paths.postgres / "data", "driver_events")
 
 
+NOT_HERE = "" if os.geteuid() == 0 else "mounting a small file system needs root"
 FAULTS = (
-    (
-        Fault(
-            11, "Kafka's disk full", "acks stop, /readyz 503, recovers by itself",
-            None, False, kafka_disk_full,
-        ),
-        Fault(
-            30, "PostgreSQL's disk full", "acks stop, /readyz 503, recovers by itself",
-            None, False, postgres_disk_full,
-        ),
-    )
-    if os.geteuid() == 0
-    else ()
+    Fault(
+        11, "Kafka's disk full", "acks stop, /readyz 503, recovers by itself",
+        None, False, kafka_disk_full, not_here=NOT_HERE,
+    ),
+    Fault(
+        30, "PostgreSQL's disk full", "acks stop, /readyz 503, recovers by itself",
+        None, False, postgres_disk_full, not_here=NOT_HERE,
+    ),
 )  # fmt: skip

@@ -204,16 +204,19 @@ def lose_in_turn(*losses: Lose) -> Callable[[FaultEnvironment], Outcome]:
     return run
 
 
+NOT_HERE = "" if shutil.which("patroni") else "patroni is not installed"
 FAULTS = (
     Fault(
         36, "the primary database, then an etcd, lost with their disks (--ha)",
         "0 lost, writing <= 40 s, both join again",
-        WRITING_WITHIN_S, False, lose_in_turn(lose_primary, lose_etcd), with_replicas=True,
+        WRITING_WITHIN_S, False, lose_in_turn(lose_primary, lose_etcd), environment="replicas",
+        not_here=NOT_HERE,
     ),
     Fault(
         37, "each Kafka node lost with its disk (--ha)",
         "0 lost, writing <= 40 s, each joins again",
-        WRITING_WITHIN_S, False, lose_in_turn(*KAFKA_LOSSES), with_replicas=True,
+        WRITING_WITHIN_S, False, lose_in_turn(*KAFKA_LOSSES), environment="replicas",
+        not_here=NOT_HERE,
     ),
 )  # fmt: skip
 

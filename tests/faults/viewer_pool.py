@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -71,11 +72,12 @@ class ViewerPool:
         token: str,
         count: int,
         may_stall: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.viewers = [
             Viewer(order_ids[number % len(order_ids)], may_stall) for number in range(count)
         ]
-        self._port, self._token = port, token
+        self._port, self._token, self._tls = port, token, tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="viewers", daemon=True)
 
@@ -145,7 +147,11 @@ class ViewerPool:
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 await self._loop.sock_connect(sock, ("127.0.0.1", self._port))
             one.opened_at = time.monotonic()
-            reader, one.writer = await asyncio.open_connection(sock=sock)
+            name = "localhost" if self._tls else None
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                reader, one.writer = await asyncio.open_connection(
+                    sock=sock, ssl=self._tls, server_hostname=name
+                )
         except BaseException:
             sock.close()
             raise

@@ -40,6 +40,7 @@ CASES = [
     Case("ExporterDown", {'up{job="node"}': gauge(1, 0)}),
     Case("ExporterDown", {'pg_up{job="postgres"}': gauge(1, 0)}),
     Case("DependencyUnavailable", {'doorstep_ready{dependency="database"}': gauge(1, 0)}),
+    Case("ClockStepped", {'doorstep_ready{dependency="clock"}': gauge(1, 0)}),
     Case("BrokerNotConnected", {'doorstep_bridge_connected{broker="b"}': gauge(1, 0)}),
     Case("BrokerDropsMessages", {'doorstep_bridge_broker_dropped{broker="b"}': counter(0, 5)}),
     Case(

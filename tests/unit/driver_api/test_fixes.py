@@ -136,7 +136,10 @@ async def test_patch_location__database_unavailable__is_503_with_retry_after(htt
     problem_of(answer, 503, "store-unavailable")
     assert int(answer.headers["retry-after"]) >= 1
     ready = await http.get("/readyz")
-    assert (ready.status_code, ready.json()) == (503, {"ready": False, "database": False})
+    assert (ready.status_code, ready.json()) == (
+        503,
+        {"ready": False, "database": False, "clock": True},
+    )
 
 
 async def test_patch_location__over_the_quota__is_429_and_asks_the_database_once(http, store):

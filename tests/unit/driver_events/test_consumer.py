@@ -1,8 +1,8 @@
-"""The admin client, which is replaced after a time-out. The seam replaced: AdminClient."""
+"""The consumer's admin client and offsets. The seams replaced: AdminClient, Consumer."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -46,3 +46,48 @@ def test_advance__offsets_without_records__are_counted_as_deleted():
     consumer.advance({0: (10, 40)}, 10)
     assert counted() == before + 20
     consumer.close()
+
+
+class OnePartition:
+    """A Consumer that delivers what was assigned, with offsets up to 9."""
+
+    def __init__(self) -> None:
+        self._next = 10
+
+    def assign(self, partitions):
+        self._next = partitions[0].offset
+
+    def consume(self, limit, _timeout_s):
+        first, self._next = self._next, min(10, self._next + limit)
+        return [FakeMessage(offset) for offset in range(first, self._next)]
+
+
+class FakeMessage:
+    def __init__(self, offset):
+        self._offset = offset
+
+    def offset(self):
+        return self._offset
+
+    def partition(self):
+        return 0
+
+    def error(self):
+        return None
+
+
+@pytest.mark.parametrize("offset", [0, 1, 7])
+def test_assign__from_an_offset__the_record_before_it_goes_elsewhere(monkeypatch, offset):
+    monkeypatch.setattr(PartitionConsumer, "_join", lambda _: OnePartition())
+    monkeypatch.setattr(consumer_module, "_partition_of", FakeMessage.partition)
+    monkeypatch.setattr(consumer_module, "_offset_of", FakeMessage.offset)
+    consumer = PartitionConsumer(KafkaAccess("127.0.0.1:1"), "a-topic", "a-group", "a-name")
+    consumer._assigned = [0]
+    preceding = []
+    consumer.on_preceding = preceding.extend
+    consumer.assign({0: offset})
+    first = consumer.consume(1, 0.0)
+    read = [one.offset() for one in [*first, *consumer.consume(100, 0.0)]]
+    assert read == list(range(offset, 10))
+    assert [one.offset() for one in preceding] == ([offset - 1] if offset else [])
+    assert consumer.offset_ranges_of([cast("Any", FakeMessage(9))]) == {0: (offset, 10)}

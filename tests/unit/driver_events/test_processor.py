@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doorstep.errors import KafkaUnavailable, OffsetLost, StoreUnavailable
+from doorstep.errors import ClockStepped, KafkaUnavailable, OffsetLost, StoreUnavailable
 from driver_events import processor
 from driver_events.batch import Batch, BatchResult, classify
 from driver_events.consumer import TopicIdentity
@@ -37,6 +37,9 @@ class FakeMessage:
     def offset(self) -> int:
         return self._offset
 
+    def partition(self) -> int:
+        return 0
+
 
 class FakeConsumer:
     """One partition with ten messages, read from `position`; `_offset` is the committed offset."""
@@ -48,6 +51,7 @@ class FakeConsumer:
         self.needs_offsets = True
         self.events: list[str] = []
         self.kafka_is_up = True
+        self.check_clock: Callable[[], None] = lambda: None
         self.on_leave: Callable[[], None]
         self.during_consume: Callable[[], None] = lambda: None
         self._offset: int | None = None
@@ -283,6 +287,21 @@ def test_step__database_unavailable__resumes_from_its_offsets(
     assert fours.consumer.events == ["assign 0", "unassign", "unassign", "assign 4"]
     assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
     assert fours.recorder.dead_letters == []
+
+
+def test_step__clock_not_trusted__judges_nothing_and_resumes(fours: Scene) -> None:
+    def stepped() -> None:
+        if not fours.consumer.needs_offsets:
+            raise ClockStepped
+
+    fours.consumer.during_consume = stepped
+    fours.steps(2)
+    assert fours.recorder.batches == []
+    assert fours.consumer.events == ["assign 0", "unassign", "assign 0", "unassign"]
+    fours.consumer.during_consume = lambda: None
+    fours.steps(4)
+    assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+    assert fours.committed_fixes() == 10
 
 
 def test_step__lost_commit_answer__skips_and_repeats_nothing(fours: Scene) -> None:

@@ -108,6 +108,14 @@ def test_run__backups__install_pgbackrest_only_where_they_are_used(
     assert "pgbackrest" in _run(checkout, bare_path, "up").stdout.split()
 
 
+def test_run__faults__install_what_their_stacks_and_their_clock_need(
+    checkout: Path, bare_path: Path
+) -> None:
+    needed = {"gcc", "libc6-dev", "openssl", "patroni", "pgbackrest"}
+    assert needed <= set(_run(checkout, bare_path, "faults").stdout.split())
+    assert not needed & set(_run(checkout, bare_path, "up").stdout.split())
+
+
 def test_run__sudo_without_a_password__is_used(checkout: Path, bare_path: Path) -> None:
     _stub(bare_path, "sudo", '[ "$1" = -n ] && exit 0; echo "sudo $*" >> "$0.called"; exit 1')
     done = _run(checkout, bare_path, "up")

@@ -409,7 +409,7 @@ async def test_stream__viewer_that_reads_nothing__gets_only_the_latest_position_
 async def test_readiness__without_kafka__is_ready_and_reports_it(server):
     answer = await server.get("/readyz", "none")
     assert answer.status_code == 200
-    assert answer.json() == {"ready": True, "database": True, "kafka": False}
+    assert answer.json() == {"ready": True, "database": True, "kafka": False, "clock": True}
 
 
 async def test_stream__staff_token__follows_any_order(server, world):
