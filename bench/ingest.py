@@ -64,8 +64,10 @@ def main() -> int:
     parser.add_argument("--drivers", type=int, default=200)
     parser.add_argument("--patch-fixes", type=int, default=2_000, help="by PATCH, per run")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--pipeline-only", action="store_true")
+    parser.add_argument("--ha", action="store_true", help="only the pipeline, with replicas")
     options = parser.parse_args()
-    with running_stack(echo=progress) as stack:
+    with running_stack(echo=progress, has_replicas=options.ha) as stack:
         result = _measure(stack, options)
     sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
     return 0
@@ -78,11 +80,14 @@ def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
     passwords = {driver_id: mqtt_password(key, driver_id) for driver_id in drivers}
     phones = connect_phones(stack.addresses.mqtt[0], passwords)
     each = max(1, options.fixes // len(drivers))
-    pipeline = CpuSamples("pipeline", PARTS)
+    parts = (*PARTS, "etcd") if options.ha else PARTS
+    pipeline = CpuSamples("pipeline", parts)
     for run in range(options.runs + 1):  # the first one is a warm-up
         cpu, seconds = _run_pipeline(stack, phones, drivers, each, f"pipe{run}")
         if run:
             pipeline.add(cpu, seconds, each * len(drivers))
+    if options.ha or options.pipeline_only:
+        return {"drivers": len(drivers), "pipeline": pipeline.summary(each * len(drivers))}
     create_topics(stack.kafka_access(ADMIN), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
     patch = CpuSamples("patch", ("driver_events", "driver_api", "postgres"))
     with _patch_sink(stack) as pid:
@@ -144,12 +149,26 @@ class CpuSamples:
 def _run_pipeline(
     stack: Stack, phones: Sequence[Phone], drivers: Sequence[str], each: int, boot: str
 ) -> tuple[Cpu, float]:
-    before = {part: cpu_s(stack.pid_of(part)) for part in PARTS}
+    pids = {part: _pids(stack, part) for part in PARTS}
+    if stack.addresses.has_replicas:
+        pids["etcd"] = _pids(stack, "etcd")
+    before = {part: sum(map(cpu_s, found)) for part, found in pids.items()}
     started_s = time.monotonic()
     publish(phones, each, boot)
     _await_committed(stack, drivers, dict.fromkeys(drivers, each), boot)
     seconds = time.monotonic() - started_s
-    return {part: cpu_s(stack.pid_of(part)) - before[part] for part in PARTS}, seconds
+    return {part: sum(map(cpu_s, found)) - before[part] for part, found in pids.items()}, seconds
+
+
+def _pids(stack: Stack, part: str) -> list[int]:
+    """Return the processes of a part: with replicas several."""
+    process = "patroni" if part == "postgres" else part
+    nodes = [one for one in stack.supervisor.running() if one.rpartition("-")[0] == process]
+    if not nodes or not stack.addresses.has_replicas:
+        return [stack.pid_of(part)]
+    servers = stack.database_nodes() if part == "postgres" else []  # Patroni is not their parent
+    postmasters = [pid for one in servers if (pid := one.pid()) is not None]
+    return [*map(stack.pid_of, nodes), *postmasters]
 
 
 def _run_patch(

@@ -15,12 +15,13 @@ from ops.stack.stack import Stack
 
 
 @contextmanager
-def running_stack(echo: Callable[[str], None]) -> Iterator[Stack]:
+def running_stack(echo: Callable[[str], None], *, has_replicas: bool = False) -> Iterator[Stack]:
     """Run it on free ports in a temporary folder; erase it at the end, on SIGTERM too."""
     signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
         Path(folder).chmod(0o755)  # the servers run as other users
-        settings = StackSettings(doorstep_home=Path(folder) / "stack", **FREE_PORTS)
+        home = Path(folder) / "stack"
+        settings = StackSettings(doorstep_home=home, doorstep_ha=has_replicas, **FREE_PORTS)
         stack = Stack(settings, echo=echo)
         try:
             stack.up(owner_pid=os.getpid())

@@ -166,10 +166,15 @@ class AckPublisher:
 
 
 def watermark_reader(connection: Connection) -> Callable[[Sequence[BootKey]], list[Watermark]]:
-    """Return a function that reads watermarks from the database; it raises Unavailable."""
+    """Return a function that reads watermarks from the database; it raises Unavailable.
+
+    With a standby it returns those that the standby has.
+    """
 
     def read(boot_keys: Sequence[BootKey]) -> list[Watermark]:
         with connection.transaction() as conn:
-            return fix_writer.read_watermarks(conn, boot_keys)
+            marks = fix_writer.read_watermarks(conn, boot_keys)
+            fix_writer.confirm_commit(conn)
+        return marks
 
     return read

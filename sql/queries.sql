@@ -30,6 +30,9 @@ SELECT EXISTS (SELECT FROM doorstep.parked_fix)
 SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing, hold_s, held
 FROM read_watermarks_v2(%(driver_ids)s, %(boots)s)
 
+-- confirm_commit --
+SELECT commit__confirm_v1()
+
 
 -- Kafka offsets and the outbox ------------------------------------------------------------
 
@@ -62,17 +65,21 @@ SELECT delete_outbox_v1(%(ids)s)
 -- create_order --
 SELECT * FROM create_order_v4(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_deg)s,
     %(token_sha256)s, %(policy_id)s, %(idempotency_key)s, %(customer_name)s, %(details)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- command_order_as_staff --
 SELECT * FROM command_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
     %(idempotency_key)s)
+WHERE commit__confirm_v1()
 
 -- assign_order_as_staff --
 SELECT * FROM assign_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
     %(stop_no)s, %(idempotency_key)s)
+WHERE commit__confirm_v1()
 
 -- set_driver_stops --
 SELECT set_driver_stops_v1(%(driver_id)s, %(order_ids)s::uuid[], %(name)s)
+WHERE commit__confirm_v1()
 
 -- settle_evidence --
 SELECT evidence__settle_v1(%(at_most)s)
@@ -218,6 +225,9 @@ ALTER ROLE {role} LOGIN CREATEROLE PASSWORD {password}
 GRANT pg_monitor TO {role};
 GRANT CONNECT ON DATABASE {database} TO {role};
 ALTER ROLE {role} LOGIN CONNECTION LIMIT 5 PASSWORD {password}
+
+-- make_replicator --
+ALTER ROLE {role} LOGIN REPLICATION PASSWORD {password}
 
 -- set_service_password --
 ALTER ROLE {role} LOGIN PASSWORD {password}

@@ -36,6 +36,7 @@ __all__ = [
     "Watermark",
     "add_dead_letters",
     "advance_offsets",
+    "confirm_commit",
     "delete_outbox",
     "expire_points",
     "has_parked",
@@ -107,6 +108,12 @@ def read_watermarks(conn: psycopg.Connection, pairs: Sequence[tuple[str, str]]) 
             )
             for driver_id, boot, seq, missing, hold_s, held in cursor
         ]
+
+
+def confirm_commit(conn: psycopg.Connection) -> None:
+    """Let the commit of this transaction, which may only read, wait for the standby."""
+    with translated():
+        conn.execute(query("confirm_commit"))
 
 
 def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,7 +66,9 @@ class PrivateServer:
 
 
 @contextmanager
-def private_server(data_dir: Path, echo: Echo) -> Iterator[PrivateServer]:
+def private_server(
+    data_dir: Path, echo: Echo, settings: Mapping[str, str] | None = None
+) -> Iterator[PrivateServer]:
     """Start PostgreSQL, wait until it has replayed its WAL, and stop it at the end.
 
     The stop is a clean one, which archives all WAL. Raises RecoveryFailed with the server's log.
@@ -83,6 +85,7 @@ def private_server(data_dir: Path, echo: Echo) -> Iterator[PrivateServer]:
             ("unix_socket_directories", str(folder)),
             ("port", str(PORT)),
             ("hba_file", str(folder / "hba.conf")),
+            *(settings or {}).items(),
         ):
             argv += ["-c", f"{name}={value}"]
         with (folder / "log").open("wb") as log:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import xmlrpc.client
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,16 +13,15 @@ from doorstep.provision import owner_connection
 from ops.backup.credential_log import Applied, CredentialLog, end_customer_links
 from ops.backup.previous_data import PreviousData
 from ops.backup.recovery import RecoveryFailed, private_server
+from ops.backup.servers import RestoredServer, restored_server, resume, start
 from ops.console import Echo
 from ops.stack.backup_repository import BackupError, BackupRepository
 from ops.stack.errors import StackError
 from ops.stack.paths import SUPERUSER
-from ops.stack.postgres import PostgresCluster, set_superuser_password
-from ops.stack.setup import prepare_database
+from ops.stack.postgres import PostgresCluster, create_replicator, set_superuser_password
 from ops.stack.stack import Stack
 from sql import query
 
-GROUPS = ("services", "backups")
 MAX_LINES = 100
 RECENT = timedelta(days=3)  # where the newest fix of a restored database is looked for
 
@@ -92,61 +89,52 @@ def restore(stack: Stack, to: datetime | None, echo: Echo, *, in_place: bool = F
     stack.paths.root.mkdir(parents=True, exist_ok=True)
     was_up = stack.is_up()
     with stack.locked():
-        cluster = _cluster(stack, repository, was_up, echo)
-        repository.prepare(stack.paths, cluster, echo)
-        _check_instant(repository, to)
+        server = restored_server(stack, echo, is_up=was_up)
+        repository, cluster = server.repository, server.cluster
+        try:
+            repository.prepare(stack.paths, cluster, echo)
+            _check_instant(repository, to)
+        except StackError:
+            if not was_up:
+                resume(stack, server, was_up=False)
+            raise
         if was_up:
             _follow_credentials(stack, repository, echo)
             echo("stopping the services and PostgreSQL")
-            _stop(stack)
+            server.stop()
         if cluster.pid() is not None:
             raise StackError("PostgreSQL still runs: stop it first")
-        is_archived = _archive_the_rest(cluster, echo)
+        is_archived = _archive_the_rest(server, echo)
         waiting = _unarchived(cluster)
         if is_archived and waiting:
-            if was_up:
-                _start(stack)
+            resume(stack, server, was_up=was_up)
             raise BackupError(
                 f"{len(waiting)} WAL files cannot be archived, and a restore would lose them; see "
                 "./run logs postgres. Nothing was changed"
             )
         echo("restoring")
-        previous = None if in_place else _keep(stack, repository, was_up)
+        previous = None if in_place else _keep(stack, server, was_up)
         try:
             repository.restore(to)
-            cluster.prepare()
-            restored = _recover(stack, repository, to is None and is_archived, echo)
+            server.prepare()
+            restored = _recover(stack, server, to is None and is_archived, echo)
         except (BackupError, RecoveryFailed):
             if previous is not None:
                 previous.put_back()
                 echo("the restore failed; the database is as it was")
-                if was_up:
-                    _start(stack)
+            if previous is not None or not was_up:
+                resume(stack, server, was_up=was_up)
             raise
         if previous is not None:
             restored = replace(restored, kept=previous.kept)
-        if was_up:
-            _start(stack)
-    if was_up:
+        is_started = was_up or stack.has_replicas
+        if is_started:
+            start(stack, server.start_restored)
+    if is_started:
         stack.wait_ready()
     else:
         stack.up()
     return restored
-
-
-def _cluster(
-    stack: Stack, repository: BackupRepository, is_up: bool, echo: Echo
-) -> PostgresCluster:
-    if is_up:
-        return stack.cluster()
-    stack.paths.prepare()
-    prepare_database(stack.paths, echo)
-    return PostgresCluster(
-        repository.data_dir,
-        5432,  # until `up` chooses one
-        stack.paths.database_password(SUPERUSER),
-        config=repository.postgres_config(),
-    )
 
 
 def _check_instant(repository: BackupRepository, to: datetime | None) -> None:
@@ -169,22 +157,15 @@ def _follow_credentials(stack: Stack, repository: BackupRepository, echo: Echo) 
         echo(f"the database does not answer; revocations of the last second may be missing: {exc}")
 
 
-def _stop(stack: Stack) -> None:
-    for group in GROUPS:
-        with contextlib.suppress(xmlrpc.client.Fault):  # there is none, or it does not run
-            stack.supervisor.stop_group(group)
-    with contextlib.suppress(xmlrpc.client.Fault):
-        stack.stop_process("postgres")
-
-
-def _archive_the_rest(cluster: PostgresCluster, echo: Echo) -> bool:
+def _archive_the_rest(server: RestoredServer, echo: Echo) -> bool:
     """Archive the WAL that a killed server has left; return whether all of it is archived."""
+    cluster = server.cluster
     if not (cluster.data_dir / "PG_VERSION").exists():
         echo(f"{cluster.data_dir} is gone: commits of the last minute may be missing")
         return False
     try:
-        cluster.prepare()
-        with private_server(cluster.data_dir, echo):
+        server.prepare()
+        with private_server(cluster.data_dir, echo, server.settings):
             pass  # a clean stop archives everything
     except DoorstepError as exc:
         echo(f"commits of the last minute may be missing: {exc}")
@@ -198,24 +179,26 @@ def _unarchived(cluster: PostgresCluster) -> list[str]:
     return sorted(one.stem for one in folder.glob("*.ready"))
 
 
-def _keep(stack: Stack, repository: BackupRepository, was_up: bool) -> PreviousData | None:
+def _keep(stack: Stack, server: RestoredServer, was_up: bool) -> PreviousData | None:
     """Rename the database's folder; start it again if that is not possible."""
+    repository = server.repository
     try:
         needed_bytes = repository.info().backups[-1].database_bytes
         return PreviousData.keep(repository.data_dir, needed_bytes)
     except BackupError:
-        if was_up:
-            _start(stack)
+        resume(stack, server, was_up=was_up)
         raise
 
 
-def _recover(stack: Stack, repository: BackupRepository, is_complete: bool, echo: Echo) -> Restored:
-    log = CredentialLog(repository.credentials_file)
-    with private_server(repository.data_dir, echo) as server:
+def _recover(stack: Stack, server: RestoredServer, is_complete: bool, echo: Echo) -> Restored:
+    log = CredentialLog(server.repository.credentials_file)
+    with private_server(server.repository.data_dir, echo, server.settings) as private:
         # The present one: the database may be older than the last `./run rotate-secrets`.
-        with server.connect() as conn:
+        with private.connect() as conn:
             set_superuser_password(conn, stack.paths.database_password(SUPERUSER))
-        with server.connect_as_owner() as conn:
+            if stack.has_replicas:  # the backup may be of a stack without
+                create_replicator(conn, stack.paths.replicator_password())
+        with private.connect_as_owner() as conn:
             applied = log.apply(conn)
             unlinked = [] if is_complete else end_customer_links(conn)
             with conn.cursor(row_factory=class_row(Contents)) as cursor:
@@ -224,15 +207,7 @@ def _recover(stack: Stack, repository: BackupRepository, is_complete: bool, echo
                 contents = cursor.fetchone()
         if contents is None:
             raise StackError("the restored database is empty")
-        return Restored(server.replayed_to, is_complete, contents, applied, unlinked)
-
-
-def _start(stack: Stack) -> None:
-    stack.start_process("postgres")
-    stack.set_up()
-    for group in GROUPS:
-        with contextlib.suppress(xmlrpc.client.Fault):
-            stack.supervisor.start_group(group)
+        return Restored(private.replayed_to, is_complete, contents, applied, unlinked)
 
 
 def _instant(at: datetime | None) -> str:

@@ -98,6 +98,11 @@ class Worker:
         """Make and verify a backup if one is due, and update the metrics."""
         if not self._repository.is_in_use:
             return
+        if self._stack.has_replicas:
+            primary = self._stack.repositories()[self._stack.primary()]
+            late = primary.archive_after_failover()
+            if late:
+                get_logger().info("wal_archived_after_failover", first=late[0], count=len(late))
         backups = self._repository.info().backups
         self._update_metrics(backups[-1] if backups else None)
         if time.monotonic() < self._schedule_from:
@@ -109,7 +114,7 @@ class Worker:
         if kind is None:
             return
         try:
-            backup = self._repository.back_up(self._stack.cluster(), kind)
+            backup = self._stack.back_up(kind)
             verified = self._repository.verify()
         except DoorstepError:
             self._failed_at = now

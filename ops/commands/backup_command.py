@@ -40,7 +40,7 @@ def backup(stack: Stack, options: argparse.Namespace) -> int:
     addresses = stack.addresses  # raises if the stack is not up
     stack.set_up_backups()
     repository = stack.backups()
-    made = repository.back_up(stack.cluster(), options.kind)
+    made = stack.back_up(options.kind)
     verified = repository.verify()
     print(_line(made, verified))
     print_line(f"in {repository.folder}; metrics at http://{addresses.backups}/metrics")

@@ -1,7 +1,7 @@
 """The repository of backups: pgBackRest's base backups and WAL archive in one folder.
 
 BACKUP_DIR/
-├── pgbackrest.conf     exists once backups are used
+├── pgbackrest.conf     exists once backups are used; with --ha pgbackrest-2.conf too
 ├── repository/         pgBackRest's: archive/, backup/
 ├── log/
 ├── verified.json       the last result of `pgbackrest verify`
@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -84,28 +84,38 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class BackupRepository:
-    """The backups of one stack."""
+    """The backups of one stack, as one of its database servers uses them."""
 
     folder: Path
-    data_dir: Path  # of PostgreSQL
+    data_dir: Path  # of the server
     is_chosen: bool  # BACKUP_DIR is set, or was when backups were first used
     keep_full: int = 2
     cipher_pass_file: Path | None = None  # for a new repository, or after the loss of the disk
+    server: int = 0  # with --ha: which server, from 1
 
     @classmethod
-    def of(cls, paths: StackPaths, settings: StackSettings) -> BackupRepository:
+    def of(cls, paths: StackPaths, settings: StackSettings, server: int = 0) -> BackupRepository:
         """Return the repository that BACKUP_DIR names, or the one in use."""
         folder = settings.backup_dir or paths.backup_dir()
+        home = paths.postgres_node(server) if server else paths.postgres
         return cls(
             (folder or default_folder(paths)).absolute(),
-            paths.postgres.resolve() / "data",
+            home.resolve() / "data",
             folder is not None,
             settings.backup_keep_full,
             settings.backup_cipher_pass_file,
+            server,
         )
 
     @property
     def config_file(self) -> Path:
+        """pgBackRest's configuration for this server."""
+        if self.server > 1:
+            return self.folder.resolve() / f"pgbackrest-{self.server}.conf"
+        return self._first_config_file
+
+    @property
+    def _first_config_file(self) -> Path:
         return self.folder.resolve() / "pgbackrest.conf"
 
     @property
@@ -124,12 +134,12 @@ class BackupRepository:
     @property
     def is_encrypted(self) -> bool:
         """Whether the repository is encrypted."""
-        return self.is_in_use and CIPHER in self.config_file.read_text(encoding="utf-8")
+        return self.is_in_use and CIPHER in self._first_config_file.read_text(encoding="utf-8")
 
     @property
     def is_in_use(self) -> bool:
         """Whether backups were made here, or BACKUP_DIR prepared it."""
-        return self.config_file.exists()
+        return self._first_config_file.exists()
 
     @property
     def is_wanted(self) -> bool:
@@ -233,9 +243,13 @@ class BackupRepository:
                 "back; to back up the present one, move the folder away or set BACKUP_DIR"
             )
 
-    def check_not_lost(self) -> None:
-        """Raise StackError instead of letting an empty database begin where one was lost."""
-        if (self.data_dir / "PG_VERSION").exists() or not self.is_in_use:
+    def check_not_lost(self, data_dirs: Sequence[Path] = ()) -> None:
+        """Raise StackError instead of letting an empty database begin where one was lost.
+
+        `data_dirs`: those of all servers, if there are several.
+        """
+        has_data = any((one / "PG_VERSION").exists() for one in (self.data_dir, *data_dirs))
+        if has_data or not self.is_in_use:
             return
         if self.info().backups:
             raise StackError(
@@ -284,17 +298,38 @@ class BackupRepository:
         return Verification(now, is_valid, detail)
 
     def _wal_gaps(self) -> list[str]:
-        """Return the archived WAL files whose successor on their timeline is missing.
+        """Return the archived WAL files whose successor, of any timeline, is missing.
 
-        pgBackRest verifies the files that are there.
+        pgBackRest verifies the files that are there. A later timeline begins in the last file of
+        the one before, or earlier.
         """
-        archive = self.folder.resolve() / "repository" / "archive" / STANZA
-        names = sorted({one.name[:24] for one in archive.rglob("*") if _WAL_FILE.match(one.name)})
         return [
             name
-            for name, after in pairwise(names)
-            if name[:8] == after[:8] and _segment_no(after) != _segment_no(name) + 1
+            for name, after in pairwise(self._archived())
+            if _segment_no(after) > _segment_no(name) + 1
         ]
+
+    def _archived(self) -> list[str]:
+        archive = self.folder.resolve() / "repository" / "archive" / STANZA
+        return sorted({one.name[:24] for one in archive.rglob("*") if _WAL_FILE.match(one.name)})
+
+    def archive_after_failover(self) -> list[str]:
+        """Let the server archive what a lost primary has not; return the names of the WAL files.
+
+        A standby marks the WAL that it receives as archived. If its primary is lost before it has
+        archived it, the standby, which is now the primary, has the only copy.
+        """
+        archived = self._archived()
+        status = self.data_dir / "pg_wal" / "archive_status"
+        missing = sorted(
+            one.stem
+            for one in status.glob("*.done")
+            if archived and one.stem not in archived and is_wal_after(one.stem, archived[0])
+        )
+        for name in missing:
+            if (status.parent / name).exists():
+                (status / f"{name}.done").rename(status / f"{name}.ready")
+        return missing
 
     def last_verification(self) -> Verification | None:
         """Return the last result of `verify`; None if there is none."""
@@ -353,6 +388,11 @@ class BackupRepository:
 def default_folder(paths: StackPaths) -> Path:
     """Return the folder of backups without BACKUP_DIR: beside the stack's."""
     return paths.root.absolute().with_name(f"{paths.root.name}-backup")
+
+
+def is_wal_after(name: str, first: str) -> bool:
+    """Return whether a file of `pg_wal` is a whole WAL file with later WAL than another one."""
+    return len(name) == len(first) and name[8:] > first[8:]
 
 
 def _segment_no(name: str) -> int:

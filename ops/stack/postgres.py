@@ -22,7 +22,7 @@ from psycopg import sql as pgsql
 
 from doorstep.errors import DoorstepError
 from doorstep.store.error_mapping import translated
-from ops.stack.paths import OBSERVER, SUPERUSER, short_digest
+from ops.stack.paths import OBSERVER, REPLICATOR, SUPERUSER, short_digest
 from ops.stack.private_file import replace_file
 from ops.stack.users import as_user, give_to, server_user
 from sql import query
@@ -98,6 +98,15 @@ def set_superuser_password(conn: psycopg.Connection[Any], password: str) -> None
     """Give the superuser, who is connected, another password. Does not commit."""
     alter = pgsql.SQL(query("set_service_password"))
     role = pgsql.Identifier(SUPERUSER)
+    conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
+
+
+def create_replicator(conn: psycopg.Connection[Any], password: str) -> None:
+    """Create the role that streams the WAL, or set its password. Does not commit."""
+    role = pgsql.Identifier(REPLICATOR)
+    create = pgsql.SQL(query("create_role_if_absent"))
+    conn.execute(create.format(name=pgsql.Literal(REPLICATOR), role=role))
+    alter = pgsql.SQL(query("make_replicator"))
     conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
 
 
@@ -194,6 +203,12 @@ class PostgresCluster:
         with translated(), psycopg.connect(self.superuser_url()) as conn:
             row = conn.execute(query("system_identifier", "queries/backup.sql")).fetchone()
         return int(row[0]) if row else 0
+
+    def archive_command(self) -> str:
+        """Return how the running server archives its WAL."""
+        with translated(), psycopg.connect(self.superuser_url()) as conn:
+            row = conn.execute(query("archive_command", "queries/backup.sql")).fetchone()
+        return str(row[0]) if row else ""
 
     def _write_config(self, user: str | None) -> None:
         values = {

@@ -12,8 +12,6 @@ from ops.console import Echo
 from ops.stack import monitoring
 from ops.stack.errors import StackError
 from ops.stack.paths import new_password
-from ops.stack.replicas import patroni
-from ops.stack.replicas.specs import prepare_replicated_database
 from ops.stack.setup import set_up_database, set_up_kafka
 from ops.stack.stack import Stack
 from ops.stack.supervisor import replace_in_config
@@ -59,9 +57,7 @@ def rotate_secrets(stack: Stack, echo: Echo) -> None:
         paths.replace_kafka_admin_password()
         stack.prepare_kafka()
         if stack.addresses.has_replicas:
-            prepare_replicated_database(paths, stack.addresses, echo)
-            for number, _ in enumerate(stack.addresses.databases, start=1):
-                supervisor.signal(patroni.member_name(number), "database", "HUP")
+            stack.reload_databases()
         # All nodes at once: they authenticate to each other with this password.
         nodes = [f"kafka-{one}" for one, _ in enumerate(stack.addresses.kafkas, start=1)]
         for node in nodes or ["kafka"]:

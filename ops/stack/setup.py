@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from doorstep.errors import Unavailable
@@ -107,19 +107,36 @@ def set_up_database(
 
 
 def set_up_repository(
-    paths: StackPaths, cluster: PostgresCluster, repository: BackupRepository, echo: Echo
-) -> None:
-    """Prepare the backups of a running database, and let it archive its WAL. Idempotent."""
-    is_new = not repository.is_in_use
-    repository.prepare(paths, cluster, echo)
-    if is_new and repository.is_on_the_same_disk():
+    paths: StackPaths,
+    nodes: Sequence[PostgresCluster],
+    repositories: Sequence[BackupRepository],
+    primary: int,
+    echo: Echo,
+) -> bool:
+    """Prepare the backups of a running database, as each of its servers uses them. Idempotent.
+
+    Returns whether they are new: then the servers must archive their WAL from now on.
+    """
+    first = repositories[0]
+    is_new = not first.is_in_use
+    for node, repository in zip(nodes, repositories, strict=True):
+        repository.prepare(paths, node, echo)
+    if is_new and first.is_on_the_same_disk():
         echo(
-            f"{repository.folder} is on the database's disk, and both can be lost at once: "
+            f"{first.folder} is on the database's disk, and both can be lost at once: "
             "set BACKUP_DIR to a folder on another"
         )
-    repository.create(cluster)
-    if is_new:
-        cluster.configure(repository.postgres_config())
+    repositories[primary].create(nodes[primary])
+    return is_new
+
+
+def wait_until_archiving(cluster: PostgresCluster, command: str) -> None:
+    """Wait until a server that was reloaded archives its WAL. Raises StackError."""
+    deadline = time.monotonic() + SERVER_TIMEOUT_S
+    while cluster.archive_command() != command:
+        if time.monotonic() > deadline:
+            raise StackError("PostgreSQL does not archive its WAL: see ./run logs")
+        time.sleep(POLL_S)
 
 
 def _wait(process: str, is_ready: Callable[[], bool]) -> None:

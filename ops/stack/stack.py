@@ -16,15 +16,15 @@ from doorstep.kafka.access_control import ADMIN, OPERATOR
 from ops.console import Echo, print_line
 from ops.stack import caddy, kafka, monitoring, tls
 from ops.stack.addresses import Addresses, check_options, choose_addresses
-from ops.stack.backup_repository import BackupRepository
+from ops.stack.database_servers import DatabaseServers
 from ops.stack.device_accounts import DeviceAccounts
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
-from ops.stack.postgres import OWNER, PostgresCluster
+from ops.stack.postgres import OWNER
 from ops.stack.processes import (
-    BACKUP_WORKER,
     SERVICES,
+    Kind,
     ProcessSpec,
     backup_specs,
     broker_specs,
@@ -34,27 +34,14 @@ from ops.stack.processes import (
     has_service,
     kafka_access,
     owner_environment,
-    postgres_cluster,
     proxy_specs,
     public_url,
     service_specs,
 )
 from ops.stack.replicas import kafka_nodes
-from ops.stack.replicas.specs import (
-    check_folder,
-    database_nodes,
-    prepare_replicated_database,
-    replica_specs,
-    stop_databases,
-)
+from ops.stack.replicas.specs import check_folder, replica_specs, stop_databases
 from ops.stack.settings import StackSettings
-from ops.stack.setup import (
-    prepare_brokers,
-    prepare_database,
-    set_up_database,
-    set_up_kafka,
-    set_up_repository,
-)
+from ops.stack.setup import prepare_brokers, prepare_database, set_up_database, set_up_kafka
 from ops.stack.status import ProcessStatus, probe_processes
 from ops.stack.supervisor import Supervisor, write_config
 from ops.stack.tls_config import TlsConfig
@@ -63,13 +50,9 @@ READY_TIMEOUT_S = 180.0
 WAITING_MESSAGE_EVERY_S = 5.0
 POLL_S = 0.2
 SUPERVISOR = "supervisor"
-NO_BACKUPS = (
-    "a stack with --ha has no backups of pgBackRest yet: use pg_dump on DATABASE_ADMIN_URL "
-    "(docs/how-to/high-availability.md)"
-)
 
 
-class Stack(DeviceAccounts):
+class Stack(DeviceAccounts, DatabaseServers):
     """A native stack below one folder.
 
     Processes inherit `environment` (tuning such as ACK_EVERY_S), with their addresses and secrets
@@ -200,19 +183,22 @@ class Stack(DeviceAccounts):
                 self._echo(f"backups are kept in {kept}")
             self.paths.erase()
 
-    def _start(self, owner_pid: int | None) -> None:
+    def start_without_database(self) -> None:
+        """Start etcd and the brokers, for a restore that starts the rest. Raises StackError."""
+        self._start(None, without=("database", "services", "backups"))
+
+    def _start(self, owner_pid: int | None, without: tuple[Kind, ...] = ()) -> None:
         self.paths.prepare()
         addresses = self._addresses = choose_addresses(self.settings, self._echo)
         check_folder(self.paths, addresses)
-        if addresses.has_replicas and self.backups().is_wanted:
-            raise StackError(NO_BACKUPS)
         addresses.save(self.paths.addresses_file)
         if not addresses.has_replicas:
             prepare_database(self.paths, self._echo)
-        self.backups().check_not_lost()
+        if not without:
+            self.backups().check_not_lost([one.data_dir for one in self.repositories()])
         with ThreadPoolExecutor(3) as pool:
             tasks = [
-                pool.submit(self._prepare_databases),
+                pool.submit(self.prepare_databases),
                 pool.submit(self.prepare_kafka),
                 pool.submit(prepare_brokers, self.paths, addresses, self._echo),
             ]
@@ -227,44 +213,17 @@ class Stack(DeviceAccounts):
         for service in SERVICES:
             if not has_service(service):
                 self._echo(f"{service} is not installed: left out")
-        write_config(self.paths, self.process_specs(), owner_pid)
+        specs = self.process_specs()
+        write_config(self.paths, specs, owner_pid, waiting={kind: kind for kind in without})
         self.paths.owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
+        if without:  # if supervisord starts again, all start
+            write_config(self.paths, specs, owner_pid)
 
     def prepare_kafka(self) -> None:
         """Write Kafka's configuration, which holds the administrator's password."""
         prepare = kafka_nodes.prepare if self.addresses.has_replicas else kafka.prepare
         prepare(self.paths, self.addresses, self.settings, self._echo)
-
-    def _prepare_databases(self) -> None:
-        if self.addresses.has_replicas:
-            prepare_replicated_database(self.paths, self.addresses, self._echo)
-        else:
-            self.cluster().prepare()
-
-    def database_nodes(self) -> list[PostgresCluster]:
-        """Describe each database server: one, or with --ha two."""
-        if self.addresses.has_replicas:
-            return database_nodes(self.paths, self.addresses)
-        return [self.cluster()]
-
-    def cluster(self) -> PostgresCluster:
-        """Describe the database server, with the present password of its superuser.
-
-        With --ha its URLs lead to the primary, and its folder is that of the first server.
-        """
-        if self.addresses.has_replicas:
-            return self.database_nodes()[0]
-        return postgres_cluster(
-            self.paths,
-            self.addresses,
-            self.paths.postgres.resolve() / "data",
-            self.backups().postgres_config(),
-        )
-
-    def backups(self) -> BackupRepository:
-        """Return the repository of the database's backups."""
-        return BackupRepository.of(self.paths, self.settings)
 
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
@@ -294,23 +253,19 @@ class Stack(DeviceAccounts):
             self.set_up_backups()
 
     @property
+    def has_replicas(self) -> bool:
+        """Whether the stack, or its data if it is not up, is one with --ha."""
+        if self._addresses is None:
+            self.read_addresses()
+        if self._addresses is not None:
+            return self._addresses.has_replicas
+        has_one = (self.paths.postgres / "data").exists()
+        return self.paths.postgres_node(1).exists() or (self.settings.doorstep_ha and not has_one)
+
+    @property
     def copies(self) -> int:
         """How many Kafka nodes hold each record."""
         return kafka_nodes.COPIES if self.addresses.has_replicas else 1
-
-    def set_up_backups(self) -> None:
-        """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
-        if self.addresses.has_replicas:
-            raise StackError(NO_BACKUPS)
-        repository, present = self.backups(), self.paths.backup_dir()
-        if BACKUP_WORKER in self.supervisor.running() and present not in (None, repository.folder):
-            raise StackError(
-                f"backups go to {present}: ./run down, then BACKUP_DIR={repository.folder} ./run up"
-            )
-        set_up_repository(self.paths, self.cluster(), repository, self._echo)
-        specs = backup_specs(self.paths, self.addresses, self.settings, repository)
-        self.supervisor.ensure_running(specs)
-        monitoring.write_targets(self.paths, self.addresses, backups=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -3,6 +3,9 @@
 -- system_identifier --
 SELECT system_identifier FROM pg_control_system()
 
+-- archive_command --
+SELECT current_setting('archive_command')
+
 -- archiver_state --
 SELECT last_archived_time, coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'),
     false) FROM pg_stat_archiver

@@ -32,6 +32,7 @@ FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(from_at)s::timestampt
 -- cancel_as_customer --
 SELECT order_id, state::text, order_seq
 FROM customer_cancel_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s::text)
+WHERE commit__confirm_v1()
 
 -- read_photo_as_customer --
 SELECT media_type, content FROM customer_photo_v1(%(token_sha256)s, %(order_id)s)

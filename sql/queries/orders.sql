@@ -18,18 +18,21 @@ SELECT order_id, state::text, assignment_no, driver_id, order_seq, restaurant_id
     customer_name, policy_id, created_at, assigned_at, ended_at
 FROM end_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(note)s::text,
     %(idempotency_key)s::text)
+WHERE commit__confirm_v1()
 
 -- fail_order --
 SELECT order_id, state::text, assignment_no, driver_id, order_seq, restaurant_id, lon_deg, lat_deg,
     customer_name, policy_id, created_at, assigned_at, ended_at, retry_order_id, is_new
 FROM fail_order_as_staff_v2(%(order_id)s, %(name)s, %(reason)s, %(note)s::text,
     %(next_step)s::text, %(token_sha256)s, %(idempotency_key)s::text)
+WHERE commit__confirm_v1()
 
 -- read_photo --
 SELECT media_type, content FROM order_photo_v1(%(order_id)s)
 
 -- end_return --
 SELECT order_id, driver_id, started_at, ended_at FROM end_return_as_staff_v1(%(order_id)s, %(name)s)
+WHERE commit__confirm_v1()
 
 -- read_open_returns --
 SELECT order_id, driver_id, started_at, restaurant_id, restaurant_name

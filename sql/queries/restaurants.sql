@@ -13,6 +13,7 @@ FROM restaurant_orders_v1(%(token_sha256)s, %(order_id)s::uuid, %(ended_within_s
 
 -- confirm --
 SELECT restaurant_confirm_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s::text)
+WHERE commit__confirm_v1()
 
 -- set_ready --
 SELECT restaurant_set_ready_v1(%(token_sha256)s, %(order_id)s, %(ready_at)s)

@@ -122,3 +122,6 @@ GRANT SELECT (
     webhook_id, url, description, events, is_on, off_reason, off_at, failing_since,
     last_success_at, created_at, created_by
 ) ON webhook TO tracking_api;
+
+GRANT EXECUTE ON FUNCTION commit__confirm_v1
+TO driver_events, driver_api, tracking_api, customer;

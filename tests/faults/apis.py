@@ -6,6 +6,7 @@ import asyncio
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,8 @@ class Callers(Background):
             steady = time.monotonic() - began >= STEADY_S and not any(one.failed for one in recent)
             if steady and kinds == {"PATCH", "GET"}:
                 return
-        seen = ", ".join(sorted({f"{one.status} {one.detail}" for one in recent if one.failed}))
-        raise TimeoutError(f"errors after {STEADY_WITHIN_S:.0f} s: {seen}")
+        seen = Counter(f"{one.method} {one.status} {one.detail}" for one in self.since(began))
+        raise TimeoutError(f"not steady within {STEADY_WITHIN_S:.0f} s: {dict(seen)}")
 
     def lost(self) -> int:
         """Count the fixes that were answered with 200 and are not stored exactly once."""

@@ -27,6 +27,8 @@ COMMAND = "./run up --ha"
 CERTIFICATE, AUTHORITY = "server.pem", "ca.crt"  # the certificate's file holds its key too
 JOINED = "joined"  # says that the cluster has this member: without its data it must be replaced
 CONTROL_TIMEOUT_S = 10
+# What is known of a database that a restore replaces. Its settings stay.
+REPLACED = ("leader", "optime/leader", "status", "sync", "history", "failover", "failsafe")
 ANSWER_TIMEOUT = "3s"
 # A busy disk or processor delays heartbeats. The lock of the primary lasts 20 s.
 HEARTBEAT_MS, ELECTION_MS = 250, 2500
@@ -126,6 +128,14 @@ def replace_member(
     names = {f"https://{bind}": member_name(at) for at, bind in enumerate(addresses.etcd_peers, 1)}
     present = [line.split(",")[3].strip() for line in control("member", "list").splitlines()]
     return ",".join(f"{names[one]}={one}" for one in present)
+
+
+def forget_database(
+    paths: StackPaths, addresses: Addresses, settings: StackSettings, scope: str
+) -> None:
+    """Let a restored database, which may be older, have a primary. Raises StackError."""
+    for key in (*REPLACED, "initialize"):
+        _control(paths, settings, list(addresses.etcd), "del", f"/service/{scope}/{key}")
 
 
 def probe(paths: StackPaths, settings: StackSettings, bind: Bind) -> tuple[bool, str]:

@@ -27,6 +27,10 @@ from ops.stack.users import as_user, make_data_dir
 
 COMMAND = "./run up --ha"
 PROBE_TIMEOUT_S = 2.0
+PRIMARY = "primary"
+SCOPE = "doorstep"
+# In the data folder: the settings that both servers share, for an etcd that has none.
+SHARED_SETTINGS = "patroni.dynamic.json"
 # A primary that cannot renew its lock for TTL_S stops, and the standby takes over. Patroni wants
 # loop_wait + 2 x retry_timeout <= ttl.
 TTL_S, LOOP_WAIT_S, RETRY_TIMEOUT_S = 20, 5, 5
@@ -62,7 +66,7 @@ def configuration(
         "hot_standby": "on",
     }
     return {
-        "scope": "doorstep",
+        "scope": SCOPE,
         "name": member_name(number),
         "restapi": {
             "listen": str(addresses.patroni[number - 1]),
@@ -155,10 +159,18 @@ def probe(bind: Bind) -> tuple[bool, str]:
     if status.get("state") != "running":
         return False, str(status.get("state", "not ready"))
     if status.get("role") in ("master", "primary"):
-        return True, "primary"
+        return True, PRIMARY
     if status.get("sync_standby"):
         return True, "synchronous standby"
     return False, "not a synchronous standby yet"
+
+
+def find_primary(binds: Sequence[Bind]) -> int:
+    """Return the place of the server that takes writes, from 0. Raises StackError."""
+    for place, bind in enumerate(binds):
+        if probe(bind) == (True, PRIMARY):
+            return place
+    raise StackError("no database server is the primary now: see ./run status")
 
 
 def _request(bind: Bind, path: str) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,18 +36,28 @@ def check_folder(paths: StackPaths, addresses: Addresses) -> None:
         )
 
 
-def database_nodes(paths: StackPaths, addresses: Addresses) -> list[PostgresCluster]:
-    """Describe each database server. Its URLs lead to the primary, wherever that is."""
-    return [
-        postgres_cluster(paths, addresses, paths.postgres_node(number).resolve() / "data")
-        for number, _ in enumerate(addresses.databases, start=1)
-    ]
+def database_nodes(
+    paths: StackPaths, addresses: Addresses, configs: Sequence[Mapping[str, str]] = ()
+) -> list[PostgresCluster]:
+    """Describe each database server, with further settings of each.
+
+    Its URLs lead to the primary, wherever that is.
+    """
+    nodes = []
+    for number, bind in enumerate(addresses.databases, start=1):
+        data_dir = paths.postgres_node(number).resolve() / "data"
+        config = configs[number - 1] if configs else {}
+        node = postgres_cluster(paths, addresses, data_dir, config)
+        nodes.append(replace(node, port=bind.port))
+    return nodes
 
 
-def prepare_replicated_database(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
+def prepare_replicated_database(
+    paths: StackPaths, addresses: Addresses, nodes: Sequence[PostgresCluster], echo: Echo
+) -> None:
     """Prepare etcd and both database servers. Idempotent. Raises StackError."""
     etcd.prepare(paths, addresses, echo)
-    patroni.prepare(paths, addresses, database_nodes(paths, addresses), echo)
+    patroni.prepare(paths, addresses, nodes, echo)
 
 
 def replica_specs(

@@ -102,6 +102,10 @@ def test_check_not_lost__folder_gone_and_backups__refuses_to_begin_empty(
 
     with pytest.raises(StackError, match=r"\./run restore"):
         repository.check_not_lost()
+    other = paths.postgres_node(2) / "data"
+    other.mkdir(parents=True)
+    (other / "PG_VERSION").write_text("15\n")
+    repository.check_not_lost([other])
     repository.data_dir.mkdir(parents=True)
     (repository.data_dir / "PG_VERSION").write_text("15\n")
     repository.check_not_lost()
@@ -125,6 +129,7 @@ def test_set_aside__used_repository__keeps_it_under_another_name(paths: StackPat
         ([1], ["0000000100000000000000FE"]),  # before the middle eight digits change
         ([2], ["0000000100000000000000FF"]),
         ([3], []),  # the last one of its timeline
+        ([2, 3], ["0000000100000000000000FF"]),  # the last ones, which a lost primary had
     ],
 )
 def test_wal_gaps__archived_files__names_the_one_before(
@@ -142,6 +147,47 @@ def test_wal_gaps__archived_files__names_the_one_before(
             (folder / f"{name}-{'a' * 40}.lz4").touch()
 
     assert repository._wal_gaps() == gaps
+
+
+def test_archive_after_failover__wal_of_a_lost_primary__is_archived_by_the_new_one(
+    paths: StackPaths,
+) -> None:
+    used(paths)
+    repository = BackupRepository.of(paths, StackSettings(), server=2)
+    archive = repository.folder / "repository" / "archive" / "doorstep" / "15-1"
+    status = repository.data_dir / "pg_wal" / "archive_status"
+    for folder in (archive, status):
+        folder.mkdir(parents=True)
+    for number in (3, 4, 7):  # 5 and 6 were lost with the primary; 2 has expired
+        (archive / f"{wal_name(number)}-{'a' * 40}.lz4").touch()
+    names = [*map(wal_name, (2, 4, 5, 6)), "00000002.history", f"{wal_name(6)}.partial"]
+    for name in names:
+        (status / f"{name}.done").touch()
+        (status.parent / name).touch()
+    (status / f"{wal_name(8)}.done").touch()  # its file is gone
+
+    repository.archive_after_failover()
+
+    assert sorted(one.stem for one in status.glob("*.ready")) == [wal_name(5), wal_name(6)]
+
+
+def wal_name(number: int) -> str:
+    return f"00000001{number:016X}"
+
+
+def test_repositories__of_two_servers__share_a_folder_and_have_a_configuration_each(
+    paths: StackPaths, tmp_path: Path
+) -> None:
+    used(paths, StackSettings(backup_dir=tmp_path / "disk2"))
+    settings = StackSettings(backup_dir=tmp_path / "disk2")
+    first, second = (BackupRepository.of(paths, settings, one) for one in (1, 2))
+
+    assert second.is_in_use
+    assert first.folder == second.folder
+    commands = {one.postgres_config()["archive_command"] for one in (first, second)}
+    assert len(commands) == 2
+    assert first.data_dir.parent == paths.postgres_node(1)
+    assert second.data_dir.parent == paths.postgres_node(2)
 
 
 @pytest.mark.parametrize(
