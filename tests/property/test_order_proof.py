@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from ops.commands.rebuild import Rebuilder
@@ -28,6 +28,7 @@ from tests.property.cases import (
     Case,
     Deliver,
     Leg,
+    Meet,
     cases,
     clean_legs,
     fixes_of,
@@ -49,6 +50,15 @@ PATIENT = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
+# A nameless fix that is parked, whose copy with another battery is stored.
+NAMELESS_COPY = Case(
+    legs=(
+        Leg(driver=0, boot=0, metres=0, start=0, count=1, every=3, flavour="plain"),
+        Leg(driver=0, boot=2, metres=0, start=0, count=1, every=3, flavour="conflict"),
+    ),
+    orders=((1000, False),),
+    steps=(Deliver((2,), 100, by_http=False), Meet(first=(0,), second=(1,))),
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +75,7 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
 
     @PATIENT
     @given(cases)
+    @example(NAMELESS_COPY)
     def check(case: Case) -> None:
         note(repr(case))
         world = play(fleet, case)
