@@ -8,7 +8,8 @@ at the deadline; its connection returns to the pool, or is closed, when the task
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, LiteralString, TypeVar
 
 from psycopg import AsyncConnection, AsyncCursor
@@ -23,6 +24,7 @@ Statement = LiteralString | bytes
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 
 ANSWER_WITHIN_S = 4.0  # above the wait for a connection (0.9 s), below the 5 s a caller may wait
+REQUEST_WITHIN_S = 4.5  # for a request with several statements, each of which may be slow
 PROBE_WITHIN_S = 2.0
 ROWS_AT_ONCE = 500  # converted in about 1 ms
 
@@ -88,6 +90,16 @@ async def run_transaction(
             return await work(conn)
 
     return await _within(within_s, run())
+
+
+@asynccontextmanager
+async def request_deadline() -> AsyncIterator[None]:
+    """Limit all look-ups of one request. Raises StoreUnavailable after REQUEST_WITHIN_S."""
+    try:
+        async with asyncio.timeout(REQUEST_WITHIN_S):
+            yield
+    except TimeoutError as exc:
+        raise StoreUnavailable("the database did not answer in time") from exc
 
 
 async def is_available(pool: Pool) -> bool:

@@ -11,6 +11,7 @@ from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.http.sign_in_limit import client_address
+from doorstep.store.deadline import request_deadline
 from tracking_api.context import (
     AppContext,
     Context,
@@ -68,7 +69,8 @@ async def _get_track_directly(request: Request) -> Response | None:
 async def _answer(
     request: Request, order_id: str, token: str | None, context: AppContext
 ) -> Response:
-    order, staff = await context.links.read_track(order_id, token, client_address(request))
+    async with request_deadline():
+        order, staff = await context.links.read_track(order_id, token, client_address(request))
     context.note_read(request, staff)
     members = track_members(order, context.estimate)
     etag = track_etag(members)
@@ -115,7 +117,8 @@ SESSION_DIRECT = [DirectRoute("/track/{order_id}/session", _open_session_directl
 async def _open_session(
     request: Request, order_id: str, body: LinkToken, context: AppContext
 ) -> Response:
-    link, _ = await context.links.authorize(order_id, body.token, client_address(request))
+    async with request_deadline():
+        link, _ = await context.links.authorize(order_id, body.token, client_address(request))
     if link.is_staff:
         raise BadLink
     response = Response(status_code=204)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -11,6 +12,7 @@ import httpx
 import msgspec
 import pytest
 
+from doorstep.store import deadline
 from tests.unit.tracking_api.memory_store import (
     CUSTOMER,
     NOON,
@@ -158,3 +160,31 @@ def test_etag__any_other_position__is_another(change: dict[str, Any]) -> None:
 def test_etag__any_other_order__is_another(change: dict[str, Any]) -> None:
     order = MemoryStore()._track(ORDER_ID)
     assert etag_of(order) != etag_of(replace(order, **change))
+
+
+class SlowStore(MemoryStore):
+    """Each look-up waits."""
+
+    async def read_tracks(self, links: Any, held: object = None) -> dict[Any, TrackedOrder]:
+        await asyncio.sleep(0.2)
+        return await super().read_tracks(links, held)
+
+    async def find_token(self, sha256: bytes) -> Any:
+        await asyncio.sleep(0.2)
+        return await super().find_token(sha256)
+
+
+@pytest.mark.parametrize("headers", [CUSTOMER, STAFF])
+async def test_track__several_slow_look_ups__is_refused_within_one_deadline(
+    monkeypatch: pytest.MonkeyPatch, headers: Mapping[str, str]
+) -> None:
+    app = application.build_app(Stores.backed_by(SlowStore()), "http://testserver")
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as http:
+        answered = await http.get(TRACK, headers=dict(headers))
+        monkeypatch.setattr(deadline, "REQUEST_WITHIN_S", 0.3 if headers is STAFF else 0.1)
+        refused = await http.get(TRACK, headers=dict(headers))
+    assert answered.status_code == 200
+    assert refused.status_code == 503
+    assert refused.json()["type"].endswith("store-unavailable")
+    assert "Retry-After" in refused.headers
