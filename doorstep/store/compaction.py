@@ -30,6 +30,8 @@ FILE = "compaction.sql"
 DRIVERS_PER_COMMIT = 20  # of up to 21,600 fixes each (a day at one per 4 s): 3 s
 CHUNKS_PER_COMMIT = 20_000
 BOOTS_PER_COMMIT = 5_000  # looked at: their drivers are locked for less than 0.1 s
+LOCK_WAIT_S = 1.0  # the server ends a session some milliseconds after its client has closed it
+LOCK_POLL_S = 0.02
 WRITERS_TIMEOUT_S = 60.0  # idle_in_transaction_session_timeout (5 s) ends a stopped writer
 DROP_TRIES = 20
 RETRY_S = 0.5
@@ -92,8 +94,11 @@ class Compactor:
         self.conn = conn
         conn.autocommit = True
         self._rows("set_timeout")
-        if not self._row("try_lock")["is_locked"]:
-            raise CompactionLocked("another compaction is running, perhaps in driver_events")
+        waited_until = time.monotonic() + LOCK_WAIT_S
+        while not self._row("try_lock")["is_locked"]:
+            if time.monotonic() > waited_until:
+                raise CompactionLocked("another compaction is running, perhaps in driver_events")
+            time.sleep(LOCK_POLL_S)
 
     def plan(self, unread_since: datetime | None) -> Plan:
         """Plan the work. Writes nothing."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from doorstep.store.compaction import Compacted, Compactor
-from ops.servers.waiting import wait_until
 from tests.database import Database
 from tests.factories import AWAY
 from tests.sql.fleet import Fleet
@@ -91,23 +89,14 @@ def is_about(packed: Row, row: Row) -> bool:
     )
 
 
-@contextmanager
-def compaction(database: Database, role: str = "") -> Iterator[Compactor]:
-    """Yield a compaction. At the end its lock is free: a closed session ends some time later."""
-    with database.connect(role or "doorstep_owner") as conn:
-        pid = conn.info.backend_pid
-        yield Compactor(conn)
-    session = "SELECT FROM pg_stat_activity WHERE pid = %s"
-    wait_until(lambda: database.rows(session, pid) == [], 60, "the session has ended")
-
-
 def compact(database: Database, unread: datetime | None = None, role: str = "") -> Compacted:
-    with compaction(database, role) as compactor:
+    with database.connect(role or "doorstep_owner") as conn:
+        compactor = Compactor(conn)
         return compactor.run(compactor.plan(unread))
 
 
 def held_by(database: Database, unread: datetime | None = None) -> str:
-    with compaction(database) as compactor:
-        plan = compactor.plan(unread)
+    with database.connect() as conn:
+        plan = Compactor(conn).plan(unread)
     assert plan.days == []
     return plan.held_by
