@@ -4,6 +4,27 @@ const RESPONSE_TIMEOUT_MS = 10_000;
 const SESSION_AGAIN_MS = 2000;
 let isLeaving = false; // for the sign-in page
 
+/** Shows answers in the order of their requests: one that a later one or a change overtook is dropped. */
+export class AnswerOrder {
+  #requests = 0;
+  #shown = 0; // the newest request whose answer is shown
+
+  /** Begin a request. What it returns says, once, whether the answer may be shown. */
+  begin() {
+    const mine = (this.#requests += 1);
+    return () => {
+      if (mine <= this.#shown) return false;
+      this.#shown = mine;
+      return true;
+    };
+  }
+
+  /** After a change, answers to what was requested before it are old. */
+  dropRequested() {
+    this.#shown = this.#requests;
+  }
+}
+
 /** The session is missing, has ended, or was revoked. */
 export class Unauthorized extends Error {}
 

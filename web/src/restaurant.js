@@ -1,6 +1,6 @@
 // The restaurant's page: its own orders, read every few seconds. It sees a courier's name and
 // arrival between assignment and pick-up, and never a place.
-import { ApiProblem, every, fetchAsStaff, getJson, startSession, Unauthorized, showSignIn } from "./api.js";
+import { AnswerOrder, ApiProblem, Unauthorized, every, fetchAsStaff, getJson, showSignIn, startSession } from "./api.js";
 import { fill } from "./elements.js";
 import { Bell } from "./restaurant/bell.js";
 import { goneRow, kitchenCard, nameOf, newOrderCard } from "./restaurant/order-card.js";
@@ -20,16 +20,14 @@ let answer = null;
 let clockAhead_ms = 0; // of the server
 let rangAt_ms = 0;
 let readAt_ms = Date.now();
-let reads = 0;
-let shownRead = 0; // the newest read whose answer is shown; one that a later one or a command overtook is not
+const answers = new AnswerOrder();
 const now = () => Date.now() + clockAhead_ms;
 
 async function refresh() {
   try {
-    const read = (reads += 1);
+    const isNewer = answers.begin();
     const found = await getJson("/restaurant/orders");
-    if (read <= shownRead) return;
-    shownRead = read;
+    if (!isNewer()) return;
     answer = found;
     readAt_ms = Date.now();
     clockAhead_ms = Date.parse(answer.now) - readAt_ms;
@@ -103,7 +101,7 @@ async function command(order, method, name, body, key) {
     $("problem").textContent = error instanceof ApiProblem ? texts.refused : texts.failed;
   } finally {
     waiting.delete(order.order_id);
-    shownRead = reads;
+    answers.dropRequested();
     await refresh().catch(() => {}); // the next one explains
     if (answer) render();
   }

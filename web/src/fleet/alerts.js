@@ -1,6 +1,6 @@
 // The alert tray: open alerts, each opens its order or driver and can be acknowledged. A server
 // without alerts has no tray.
-import { ApiProblem, getJson } from "../api.js";
+import { AnswerOrder, ApiProblem, getJson } from "../api.js";
 import { el, fill } from "../elements.js";
 import { failureText, send } from "./commands.js";
 import { mayCommand } from "./rights.js";
@@ -18,8 +18,7 @@ const WITHOUT_ALERTS_MS = 60_000;
 
 export class AlertTray {
   #hiddenUntil = 0;
-  #reads = 0;
-  #shown = 0; // the newest read whose answer is shown
+  #answers = new AnswerOrder();
 
   /** `open(alert)` gets an alert whose order or driver is to be shown. */
   constructor({ open }) {
@@ -29,10 +28,9 @@ export class AlertTray {
   async refresh() {
     if (Date.now() < this.#hiddenUntil) return;
     try {
-      const read = (this.#reads += 1);
+      const isNewer = this.#answers.begin();
       const { alerts } = await getJson("/alerts?open=true");
-      if (read < this.#shown) return; // overtaken
-      this.#shown = read;
+      if (!isNewer()) return;
       this.#draw(alerts);
     } catch (error) {
       if (!(error instanceof ApiProblem) || error.status !== 404) throw error;

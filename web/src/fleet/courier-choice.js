@@ -1,5 +1,5 @@
 // The couriers who may take the selected order, ranked: choose one by radio button or a digit.
-import { getJson } from "../api.js";
+import { AnswerOrder, getJson } from "../api.js";
 import { el } from "../elements.js";
 import { minutes, PRESENCES } from "../labels.js";
 import { say, since } from "./texts.js";
@@ -9,8 +9,7 @@ const MAX_COURIERS = 8; // so that each has a digit
 
 export class CourierChoice {
   #form = null;
-  #reads = 0;
-  #shown = 0; // the newest read whose answer is shown
+  #answers = new AnswerOrder();
 
   /** Keep the text field and the radio buttons of a form in step. */
   attach(form) {
@@ -26,10 +25,9 @@ export class CourierChoice {
 
   async refresh(orderId) {
     const form = this.#form;
-    const read = (this.#reads += 1);
+    const isNewer = this.#answers.begin();
     const { couriers } = await getJson(`/orders/${orderId}/couriers?limit=${MAX_COURIERS}`);
-    if (form !== this.#form || !form.isConnected || read < this.#shown) return;
-    this.#shown = read;
+    if (form !== this.#form || !form.isConnected || !isNewer()) return;
     const chosen = form.querySelector("#courier").value.trim();
     const focused = document.activeElement?.name === "ranked" ? document.activeElement.value : null;
     const items = couriers.map((one, n) => courierItem(one, n + 1, one.driver_id === chosen));

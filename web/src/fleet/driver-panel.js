@@ -1,5 +1,5 @@
 // The selected driver: state, device, stops in their order, and the track of the last half hour.
-import { getJson } from "../api.js";
+import { AnswerOrder, getJson } from "../api.js";
 import { el } from "../elements.js";
 import { DRIVER_STATES, DUTIES, PRESENCES } from "../labels.js";
 import { say, since } from "./texts.js";
@@ -12,8 +12,7 @@ const TRACK_EVERY_MS = 15_000;
 export class DriverPanel {
   #id = null;
   #trackAt = 0;
-  #reads = 0;
-  #shown = 0; // the newest read whose answer is shown
+  #answers = new AnswerOrder();
 
   constructor({ index, drawTrack, openPlayback, close, onDriver, selectOrder, notify }) {
     Object.assign(this, { index, drawTrack, openPlayback, close, onDriver, selectOrder, notify });
@@ -32,10 +31,9 @@ export class DriverPanel {
   async refresh() {
     const id = this.#id;
     if (!id) return;
-    const read = (this.#reads += 1);
+    const isNewer = this.#answers.begin();
     const driver = await getJson(`/drivers/${encodeURIComponent(id)}`);
-    if (id !== this.#id || read < this.#shown) return; // of another driver, or overtaken
-    this.#shown = read;
+    if (id !== this.#id || !isNewer()) return;
     this.#draw(driver);
     this.onDriver(driver);
     if (Date.now() - this.#trackAt < TRACK_EVERY_MS) return;

@@ -1,11 +1,10 @@
 // The open orders as the server last listed them, and one that a search or the address named.
-import { getJson } from "../api.js";
+import { AnswerOrder, getJson } from "../api.js";
 
 export class OpenOrders {
   #loaded = null; // an order that may have ended
   #serverAheadMs = 0;
-  #reads = 0;
-  #shown = 0; // the newest read whose answer is shown; one that a later one or a command overtook is not
+  #answers = new AnswerOrder();
   #loads = 0;
 
   constructor() {
@@ -15,10 +14,9 @@ export class OpenOrders {
   }
 
   async refresh() {
-    const read = (this.#reads += 1);
+    const isNewer = this.#answers.begin();
     const answer = await getJson("/fleet/orders");
-    if (read <= this.#shown) return;
-    this.#shown = read;
+    if (!isNewer()) return;
     Object.assign(this, { orders: answer.orders, counts: answer.counts, allowed: answer.allowed });
     this.#serverAheadMs = Date.parse(answer.at) - Date.now();
   }
@@ -47,7 +45,7 @@ export class OpenOrders {
 
   /** An order that a command has just changed. */
   update(order) {
-    this.#shown = this.#reads;
+    this.#answers.dropRequested();
     const known = this.orders.findIndex((one) => one.order_id === order.order_id);
     if (order.ended_at || known < 0) {
       if (known >= 0) this.orders.splice(known, 1);
