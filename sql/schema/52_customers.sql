@@ -163,54 +163,6 @@ BEGIN
 END
 $$;
 
--- What GET, the snapshot of a stream and an order with new events show, for many links: `n` is the
--- position of a link in the arguments. A caller passes what it holds of each order: details of an
--- event, and an estimate for an event and a fix. While these are the newest, `details` and `trail`
--- (the last 5 minutes, without the position) are left out. What may be shown does not depend on
--- them. The service must not pass on driver_id.
-CREATE FUNCTION customer_tracks_v2(
-    token_sha256s bytea[], order_ids uuid[], known_order_seqs int[],
-    estimated_order_seqs int[], estimated_fix_ats timestamptz[]
-)
-RETURNS TABLE (
-    n int8, now timestamptz, order_seq int, driver_id text,
-    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
-    accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text
-)
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = doorstep, public, pg_temp
-SET enable_hashjoin = off  -- every join is a look-up by key
-SET enable_mergejoin = off
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
-AS $$
-#variable_conflict use_column
-DECLARE
-    at CONSTANT timestamptz := clock_timestamp();
-    later CONSTANT timestamptz := at + interval '1 hour';
-    trail_since CONSTANT timestamptz := at - interval '5 min';
-    trail_fixes CONSTANT int := 80;  -- 5 min at one every 4 s
-BEGIN
-    RETURN QUERY
-    WITH found AS MATERIALIZED (
-        SELECT k.n, o.order_id, o.order_seq, v AS view
-        FROM customer_links__good(token_sha256s, order_ids) k
-        CROSS JOIN LATERAL (SELECT * FROM orders t WHERE t.order_id = k.order_id OFFSET 0) o
-        LEFT JOIN LATERAL customer_view__of(o.order_id, o.assignment_no) v ON true
-    )
-    -- A function call inside CASE costs nothing where it is not needed. Its plan has its own cache.
-    SELECT f.n, at, f.order_seq, (f.view).driver_id,
-        p.fix_at, p.received_at, p.lon_deg, p.lat_deg, p.accuracy_m, p.speed_mps, p.heading_deg,
-        CASE WHEN known_order_seqs[f.n] IS DISTINCT FROM f.order_seq
-            THEN customer_order__details(f.order_id) END,
-        CASE WHEN p.fix_at > trail_since AND (estimated_order_seqs[f.n] = f.order_seq
-                AND estimated_fix_ats[f.n] = p.fix_at) IS NOT true
-            THEN customer_view__trail(f.view, trail_since, p.fix_at, trail_fixes) END
-    FROM found f
-    LEFT JOIN LATERAL customer_view__position(f.view, later) p ON true;
-END
-$$;
-
 -- A digest of what the details of an order hold besides what its events announce: instants of
 -- events that late fixes move, the restaurant, and promised times. Not of an order that has ended.
 CREATE FUNCTION customer_order__stamp(of_order_id uuid, of_restaurant_id int, is_visible bool)
@@ -233,8 +185,13 @@ BEGIN
 END
 $$;
 
--- As customer_tracks_v2. A caller that holds details passes null as their stamp to leave them out,
--- or the stamp, to read them again if they have changed. `stamp` is of `details`, or of those held.
+-- What GET, the snapshot of a stream and an order with new events show, for many links: `n` is the
+-- position of a link in the arguments. A caller passes what it holds of each order: details of an
+-- event, and an estimate for an event and a fix. While these are the newest, `details` and `trail`
+-- (the last 5 minutes, without the position) are left out. With details it passes null as their
+-- stamp to leave them out, or the stamp, to read them again if they have changed. `stamp` is of
+-- `details`, or of those held. What may be shown does not depend on what is held. The service must
+-- not pass on driver_id.
 CREATE FUNCTION customer_tracks_v3(
     token_sha256s bytea[], order_ids uuid[], known_order_seqs int[], known_stamps int8[],
     estimated_order_seqs int[], estimated_fix_ats timestamptz[]
@@ -281,6 +238,28 @@ BEGIN
         f.stamp
     FROM found f
     LEFT JOIN LATERAL customer_view__position(f.view, later) p ON true;
+END
+$$;
+
+-- As customer_tracks_v3 without stamps, for the services of an earlier release.
+CREATE FUNCTION customer_tracks_v2(
+    token_sha256s bytea[], order_ids uuid[], known_order_seqs int[],
+    estimated_order_seqs int[], estimated_fix_ats timestamptz[]
+)
+RETURNS TABLE (
+    n int8, now timestamptz, order_seq int, driver_id text,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT t.n, t.now, t.order_seq, t.driver_id, t.fix_at, t.received_at, t.lon_deg, t.lat_deg,
+        t.accuracy_m, t.speed_mps, t.heading_deg, t.details, t.trail
+    FROM customer_tracks_v3(token_sha256s, order_ids, known_order_seqs, '{}', estimated_order_seqs,
+        estimated_fix_ats) t;
 END
 $$;
 

@@ -90,8 +90,13 @@ BEGIN
 END
 $$;
 
--- As customer_tracks_v2. A caller that holds details passes null as their stamp to leave them out,
--- or the stamp, to read them again if they have changed. `stamp` is of `details`, or of those held.
+-- What GET, the snapshot of a stream and an order with new events show, for many links: `n` is the
+-- position of a link in the arguments. A caller passes what it holds of each order: details of an
+-- event, and an estimate for an event and a fix. While these are the newest, `details` and `trail`
+-- (the last 5 minutes, without the position) are left out. With details it passes null as their
+-- stamp to leave them out, or the stamp, to read them again if they have changed. `stamp` is of
+-- `details`, or of those held. What may be shown does not depend on what is held. The service must
+-- not pass on driver_id.
 CREATE FUNCTION customer_tracks_v3(
     token_sha256s bytea[], order_ids uuid[], known_order_seqs int[], known_stamps int8[],
     estimated_order_seqs int[], estimated_fix_ats timestamptz[]
@@ -138,6 +143,28 @@ BEGIN
         f.stamp
     FROM found f
     LEFT JOIN LATERAL customer_view__position(f.view, later) p ON true;
+END
+$$;
+
+-- As customer_tracks_v3 without stamps, for the services of an earlier release.
+CREATE OR REPLACE FUNCTION customer_tracks_v2(
+    token_sha256s bytea[], order_ids uuid[], known_order_seqs int[],
+    estimated_order_seqs int[], estimated_fix_ats timestamptz[]
+)
+RETURNS TABLE (
+    n int8, now timestamptz, order_seq int, driver_id text,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT t.n, t.now, t.order_seq, t.driver_id, t.fix_at, t.received_at, t.lon_deg, t.lat_deg,
+        t.accuracy_m, t.speed_mps, t.heading_deg, t.details, t.trail
+    FROM customer_tracks_v3(token_sha256s, order_ids, known_order_seqs, '{}', estimated_order_seqs,
+        estimated_fix_ats) t;
 END
 $$;
 
