@@ -270,34 +270,7 @@ class ShortestPathTree:
         seconds, first, node = min(self.departures(start), key=lambda one: one[0])
         if seconds == float("inf"):
             raise ValueError("there is no route")
-        return [first] if node is None else [first, *self._from_node(node)]
-
-    def sums_from_nodes(self, *edge_values: Floats) -> list[Floats]:
-        """Per node, sums of values per edge along the fastest route; infinite without one."""
-        # Only nodes with a route; the last place stands for the goal, where every sum is 0.
-        nodes = np.flatnonzero(np.isfinite(self.remaining_s))
-        goal = len(nodes)
-        place_of = np.full(len(self.remaining_s), goal)
-        place_of[nodes] = np.arange(goal)
-        edges = self.next_edge[nodes]
-        after = np.append(np.where(edges >= 0, place_of[self.roads.to_node[edges]], goal), goal)
-        sums = [np.append(np.where(edges >= 0, values[edges], 0.0), 0.0) for values in edge_values]
-        for node, segment in self.last_segments.items():
-            place = place_of[node]
-            if place < goal and edges[place] < 0:
-                edge_m = self.roads.length_m[segment.edge]
-                share = segment.length_m / edge_m if edge_m else 0.0
-                for values, total in zip(edge_values, sums, strict=True):
-                    total[place] = values[segment.edge] * share
-        while (after != goal).any():  # pointer doubling
-            for total in sums:
-                total += total[after]
-            after = after[after]
-        found = []
-        for total in sums:
-            found.append(np.full(len(self.remaining_s), np.inf))
-            found[-1][nodes] = total[:-1]
-        return found
+        return [first] if node is None else [first, *self.route_from_node(node)]
 
     def departures(self, start: StreetPoint) -> Iterator[tuple[float, EdgeSegment, int | None]]:
         """The possible first segments, as `RoadGraph.departures` yields them."""
@@ -305,7 +278,8 @@ class ShortestPathTree:
             start, self.goal, self.edge_s, lambda node: float(self.remaining_s[node])
         )
 
-    def _from_node(self, node: int) -> Iterator[EdgeSegment]:
+    def route_from_node(self, node: int) -> Iterator[EdgeSegment]:
+        """The fastest route from a node that has one, edge by edge."""
         roads = self.roads
         while (edge := int(self.next_edge[node])) != NO_EDGE:
             yield roads.whole_segment(edge)

@@ -11,13 +11,16 @@ and on Florence's.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import numpy as np
 import pytest
 
 from data.cities import bundled_city
-from eta.streets import RoadGraph, Street, Streets, load_streets
+from eta.streets import DoorRoutes, RoadGraph, Street, StreetPoint, Streets, load_streets
+from eta.streets.door_routes import Rest
+from eta.streets.roads import Floats
 
 A, B, C, D = (400.0, 0.0), (0.0, 0.0), (0.0, 300.0), (400.0, 300.0)
 
@@ -45,6 +48,12 @@ def square() -> Streets:
 def seconds(roads: RoadGraph) -> np.ndarray:
     mps = np.array([one.limit_mps for one in roads.streets.streets])
     return roads.length_m / mps[roads.street_of]
+
+
+def rests_to(goal: StreetPoint, roads: RoadGraph, edge_values: Floats) -> list[Rest | None]:
+    """The rest of the fastest route from each node, with values of edges for their seconds."""
+    routes = DoorRoutes(roads, goal, roads.costs(seconds(roads)), edge_values, math.inf)
+    return [routes.rest_from(node) for node in range(len(roads.node_of))]
 
 
 def test_roads__with_the_one_way_street__takes_the_short_route(square: Streets):
@@ -75,8 +84,8 @@ def test_roads__along_one_street__goes_straight_in_either_direction(square: Stre
 
 def test_sums__lengths__are_those_of_the_fastest_route(square: Streets):
     roads = RoadGraph(square)
-    tree = roads.shortest_path_tree(square.nearest(0, 100), seconds(roads))
-    assert tree.sums_from_nodes(tree.roads.length_m)[0].tolist() == [500, 100, 200, 600]
+    rests = rests_to(square.nearest(0, 100), roads, seconds(roads))
+    assert [rest.metres for rest in rests] == [500, 100, 200, 600]
 
 
 def test_roads__parallel_streets__takes_the_faster_one(square: Streets):
@@ -94,11 +103,9 @@ def test_nearest_within__beyond_the_limit__returns_none(square: Streets):
 
 def test_sums__of_a_partial_edge__counts_its_share(square: Streets):
     roads = RoadGraph(square)
-    tree = roads.shortest_path_tree(square.nearest(0, 100), seconds(roads))
-    ones = np.ones(len(roads.length_m))
-    metres, count = tree.sums_from_nodes(roads.length_m, ones)
-    assert metres.tolist() == [500, 100, 200, 600]
-    assert count == pytest.approx(
+    rests = rests_to(square.nearest(0, 100), roads, np.ones(len(roads.length_m)))
+    assert [rest.metres for rest in rests] == [500, 100, 200, 600]
+    assert [rest.seconds for rest in rests] == pytest.approx(
         [1 + 1 / 3, 1 / 3, 2 / 3, 1 + 2 / 3]
     )  # the last one is a partial edge
 
@@ -121,8 +128,8 @@ def test_bundled_city__random_routes__cost_the_sum_of_their_edges():
         cost_s = sum(roads.cost_s(segment, edge_s) for segment in route)
         assert tree.seconds_from(start) == pytest.approx(cost_s)
         _, first, node = min(tree.departures(start), key=lambda one: one[0])
-        from_nodes_m = tree.sums_from_nodes(tree.roads.length_m)[0]
-        metres = first.length_m + (0 if node is None else from_nodes_m[node])
+        rest = DoorRoutes(roads, end, roads.costs(edge_s), edge_s, math.inf).rest_from(node or 0)
+        metres = first.length_m + (0 if node is None or rest is None else rest.metres)
         assert metres == pytest.approx(sum(segment.length_m for segment in route))
 
 
