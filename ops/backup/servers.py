@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
 import xmlrpc.client
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +18,11 @@ from ops.stack.postgres import PostgresCluster, postgres_user
 from ops.stack.private_file import replace_file
 from ops.stack.replicas import etcd, patroni
 from ops.stack.replicas.specs import stop_databases
-from ops.stack.setup import prepare_database
+from ops.stack.setup import prepare_database, wait_for
 from ops.stack.stack import Stack
 
 GROUPS = ("services", "backups")
 ETCD_WITHIN_S = PRIMARY_WITHIN_S = 60.0
-POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +93,12 @@ def _with_replicas(stack: Stack, *, is_up: bool) -> RestoredServer:
 
 
 def _wait_for_etcd(stack: Stack) -> None:
-    deadline = time.monotonic() + ETCD_WITHIN_S
-    while not etcd.probe(stack.paths, stack.settings, stack.addresses.etcd[0])[0]:
-        if time.monotonic() > deadline:
-            raise StackError("etcd has no leader: ./run logs etcd-1")
-        time.sleep(POLL_S)
+    first = stack.addresses.etcd[0]
+    wait_for(
+        lambda: etcd.probe(stack.paths, stack.settings, first)[0],
+        "etcd has no leader: ./run logs etcd-1",
+        ETCD_WITHIN_S,
+    )
 
 
 def _newest(stack: Stack) -> int:
@@ -130,11 +129,11 @@ def _start_restored(stack: Stack, number: int) -> None:
         user=postgres_user(),
     )
     stack.start_process(patroni.member_name(number))
-    deadline = time.monotonic() + PRIMARY_WITHIN_S
-    while patroni.probe(addresses.patroni[number - 1]) != (True, patroni.PRIMARY):
-        if time.monotonic() > deadline:
-            raise StackError(f"the restored server is no primary: ./run logs patroni-{number}")
-        time.sleep(POLL_S)
+    wait_for(
+        partial(patroni.is_primary, addresses.patroni[number - 1]),
+        f"the restored server is no primary: ./run logs patroni-{number}",
+        PRIMARY_WITHIN_S,
+    )
     for at, node in enumerate(nodes, start=1):
         if at != number:
             shutil.rmtree(node.data_dir, ignore_errors=True)

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
-from ops.console import Echo
 from ops.stack import monitoring
-from ops.stack.addresses import DATABASE_NODES, Addresses
+from ops.stack.addresses import DATABASE_NODES
 from ops.stack.backup_repository import Backup, BackupKind, BackupRepository
 from ops.stack.errors import StackError
-from ops.stack.paths import StackPaths
 from ops.stack.postgres import PostgresCluster
 from ops.stack.processes import BACKUP_WORKER, backup_specs, postgres_cluster
 from ops.stack.replicas import patroni
 from ops.stack.replicas.specs import database_nodes, prepare_replicated_database
 from ops.stack.settings import StackSettings
 from ops.stack.setup import set_up_repository, wait_until_archiving
+from ops.stack.stack_part import StackPart
 from ops.stack.supervisor import Supervisor
 
 
-class DatabaseServers(ABC):
+class DatabaseServers(StackPart):
     """Describes the servers, finds the primary, and sets their backups up."""
 
-    paths: StackPaths
     settings: StackSettings
     supervisor: Supervisor
-    _echo: Echo
-
-    @property
-    @abstractmethod
-    def addresses(self) -> Addresses:
-        """The addresses of the running stack. Raises StackError if none runs."""
 
     @property
     @abstractmethod

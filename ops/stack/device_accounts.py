@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from doorstep.credentials import DeviceSecrets, driver_token, mqtt_password
@@ -15,25 +15,16 @@ from doorstep.provision import (
 )
 from doorstep.secrets_file import keep_secrets, read_secrets
 from doorstep.store.people import Device, change_device, list_devices
-from ops.console import Echo, operator
+from ops.console import operator
 from ops.stack import probes
-from ops.stack.addresses import Addresses
 from ops.stack.errors import StackError
-from ops.stack.paths import StackPaths
+from ops.stack.stack_part import StackPart
 
 LOGIN_TIMEOUT_S = 30.0  # a broker reads 100,000 new passwords in that time
 
 
-class DeviceAccounts(ABC):
+class DeviceAccounts(StackPart):
     """Adds and changes devices in the database, and waits for the brokers to follow."""
-
-    paths: StackPaths
-    _echo: Echo
-
-    @property
-    @abstractmethod
-    def addresses(self) -> Addresses:
-        """The addresses of the running stack. Raises StackError if none runs."""
 
     @property
     @abstractmethod

@@ -132,16 +132,22 @@ def set_up_repository(
 
 def wait_until_archiving(cluster: PostgresCluster, command: str) -> None:
     """Wait until a server that was reloaded archives its WAL. Raises StackError."""
-    deadline = time.monotonic() + SERVER_TIMEOUT_S
-    while cluster.archive_command() != command:
-        if time.monotonic() > deadline:
-            raise StackError("PostgreSQL does not archive its WAL: see ./run logs")
-        time.sleep(POLL_S)
+    wait_for(
+        lambda: cluster.archive_command() == command,
+        "PostgreSQL does not archive its WAL: see ./run logs",
+    )
 
 
 def _wait(process: str, is_ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SERVER_TIMEOUT_S
-    while not is_ready():
+    wait_for(is_ready, f"{process} did not start: see ./run logs {process}")
+
+
+def wait_for(
+    is_true: Callable[[], bool], otherwise: str, timeout_s: float = SERVER_TIMEOUT_S
+) -> None:
+    """Wait until it is true. Raises StackError with the text `otherwise` after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
         if time.monotonic() > deadline:
-            raise StackError(f"{process} did not start: see ./run logs {process}")
+            raise StackError(otherwise)
         time.sleep(POLL_S)

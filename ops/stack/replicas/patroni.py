@@ -165,10 +165,15 @@ def probe(bind: Bind) -> tuple[bool, str]:
     return False, "not a synchronous standby yet"
 
 
+def is_primary(bind: Bind) -> bool:
+    """Return whether a server takes writes."""
+    return probe(bind) == (True, PRIMARY)
+
+
 def find_primary(binds: Sequence[Bind]) -> int:
     """Return the place of the server that takes writes, from 0. Raises StackError."""
     for place, bind in enumerate(binds):
-        if probe(bind) == (True, PRIMARY):
+        if is_primary(bind):
             return place
     raise StackError("no database server is the primary now: see ./run status")
 
