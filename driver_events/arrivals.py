@@ -8,12 +8,13 @@ from operator import itemgetter
 
 from confluent_kafka import Message
 
+from doorstep.clock_guard import MAX_STEP_S
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.batch import Record
 from driver_events.consumer import records_of
 
-TOLERANCE_MS = 60_000  # as ClockGuard's
+TOLERANCE_MS = round(MAX_STEP_S * 1000)
 _timestamp_of = itemgetter(2)
 
 

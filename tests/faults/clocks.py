@@ -13,11 +13,12 @@ import shutil
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from doorstep.credentials import driver_token
+from ops.servers.waiting import poll_until
 from tests.faults.devices import RESTAURANT_ID, instant_ms
 from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import Fault, Outcome
@@ -83,8 +84,8 @@ def clock_stepped(env: FaultEnvironment) -> Outcome:
             pid, refused, replaced = env.pid("driver_events"), _refused(env), _replaced(env)
             began = time.monotonic()
             clock.set(step_s)
-            stopped = _poll(lambda: env.readyz("driver_events") == 503, STOPPED_WITHIN_S)
-            stopped &= _poll(lambda: env.readyz("driver_api") == 503, STOPPED_WITHIN_S)
+            stopped = poll_until(lambda: env.readyz("driver_events") == 503, STOPPED_WITHIN_S)
+            stopped &= poll_until(lambda: env.readyz("driver_api") == 503, STOPPED_WITHIN_S)
             stopped_s = time.monotonic() - began
             time.sleep(STEPPED_S)
             answers = _answers(env)
@@ -136,15 +137,6 @@ def _answers(env: FaultEnvironment) -> tuple[int, int, int]:
     )
     read = env.tracking.get(f"/drivers/{CLOCK_DRIVER}")
     return patch.status_code, order.status_code, read.status_code
-
-
-def _poll(holds: Callable[[], bool], within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 FAULTS = (

@@ -11,6 +11,7 @@ from bench.attacks import ATTACKS
 from device.connection import Connection
 from device.device import make_login
 from device.settings import DeviceSettings, FleetSecrets
+from doorstep.mqtt_topics import POSITION, topic_of
 from tests.faults.background import Background
 from tests.faults.devices import instant_ms
 from tests.faults.environment import FaultEnvironment
@@ -55,7 +56,7 @@ class HostileDevice(Background):
         login = make_login(self._driver_id, self._settings, FleetSecrets(self._settings))
         connection = Connection(login, b"{}", acked.put_nowait, lambda _topic, _payload: None)
         await connection.open()
-        topic = f"doorstep/v1/drivers/{self._driver_id}/position"
+        topic = topic_of(self._driver_id, POSITION)
         in_flight = 0
         while not self.stopping.is_set():
             connection.publish(topic, json.dumps(self._fixes()).encode())

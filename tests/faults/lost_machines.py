@@ -26,7 +26,6 @@ import psycopg
 
 from doorstep.errors import Unavailable
 from ops.stack.replicas import etcd, kafka_nodes, patroni
-from ops.stack.replicas.specs import database_nodes
 from ops.stack.settings import StackSettings
 from tests.faults.apis import Callers, Response
 from tests.faults.checker import Checker
@@ -56,8 +55,7 @@ class ReplicatedEnvironment(FaultEnvironment):
 
     def primary(self) -> int:
         """Return the number of the database server that takes writes, from 1."""
-        roles = [patroni.probe(bind)[1] for bind in self.addresses.patroni]
-        return roles.index("primary") + 1
+        return self.stack.primary() + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ Lose = Callable[["ReplicatedEnvironment"], str]
 def lose_primary(env: ReplicatedEnvironment) -> str:
     """Kill the primary database server with its Patroni, and erase its data."""
     number = env.primary()
-    data = database_nodes(env.stack.paths, env.addresses)[number - 1].data_dir
+    data = env.stack.database_nodes()[number - 1].data_dir
     postmaster = int((data / "postmaster.pid").read_text(encoding="ascii").split()[0])
     keep_down(env, patroni.member_name(number))
     os.kill(postmaster, signal.SIGKILL)
