@@ -149,6 +149,11 @@ class Device:
                 self._spans.published(message_id, message, now_s)
             self._ack_timeout.start(now_s)
 
+    def flush(self) -> None:
+        """Send the fixes that wait for others of their batch: no more will follow soon."""
+        self._outbox.end_batch()
+        self.pump()
+
     # -- connection -------------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -58,7 +58,8 @@ class DeviceSession:
         return True
 
     async def wait_committed(self, timeout_s: float) -> bool:
-        """Wait until the committed watermark covers every fix. Returns False on a timeout."""
+        """Send all, and wait until the watermark covers every fix. Returns False on a timeout."""
+        self.device.flush()
         deadline = time.monotonic() + timeout_s
         while self.device.pending:
             if time.monotonic() > deadline:

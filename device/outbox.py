@@ -107,6 +107,10 @@ class Outbox:
         self._unsent_since_s = None  # batching is for new fixes only
         self.cancel_resends()
 
+    def end_batch(self) -> None:
+        """Let unsent fixes wait for no others. The next fix begins a new batch."""
+        self._unsent_since_s = None
+
     def cancel_resends(self) -> None:
         """Forget the queued resends. The fixes stay in the journal."""
         self._resends.clear()

@@ -79,6 +79,8 @@ class Vans:
 
     async def stop(self, timeout_s: float) -> int:
         """Stop all vans once their fixes are committed. Returns the number of fixes left."""
+        for _, device, _ in self._vans.values():
+            device.flush()
         deadline = time.monotonic() + timeout_s
         while self.pending and time.monotonic() < deadline:
             await asyncio.sleep(0.1)

@@ -130,7 +130,8 @@ class Shift:
     async def run(self, stop: asyncio.Event) -> int:
         """Run the shift until `stop`, then until the watermark covers every fix.
 
-        Returns the number of fixes that it does not cover after two ack periods.
+        Returns the number of fixes that it does not cover once it has stood still for two ack
+        periods.
         """
         self._device_tasks += [
             asyncio.create_task(device.run()) for device in self._devices.values()
@@ -219,8 +220,12 @@ class Shift:
                     self._off_shift.add(driver_id)
 
     async def _wait_committed(self) -> int:
-        deadline = time.monotonic() + self._drain_s
+        for device in self._devices.values():
+            device.flush()
+        fewest, deadline = self.pending, time.monotonic() + self._drain_s
         while (left := self.pending) and time.monotonic() < deadline:
+            if left < fewest:
+                fewest, deadline = left, time.monotonic() + self._drain_s
             await asyncio.sleep(0.2)
             self._journal.commit()
         return left

@@ -409,6 +409,20 @@ async def test_batch__fixes_wait_for_others_and_go_out_in_one_message(
     assert device.unsent
 
 
+async def test_flush__batch_that_waits__is_sent_and_the_next_fix_begins_another(
+    journal: Journal,
+) -> None:
+    device = Device(LOGIN, journal)
+    connection = await connect(device)
+    device.sampler.policy = SamplingPolicy(batch_s=20)
+    report(device, journal, 3)
+    before = connection.seqs()
+    device.flush()
+    flushed = connection.seqs()
+    report(device, journal, 1)
+    assert (before, flushed, connection.seqs()) == ([], [1, 2, 3], [1, 2, 3])
+
+
 def as_list(positions: list[Any]) -> list[Any]:
     batches = [one if isinstance(one, list) else [one] for one in positions]
     return [fix for batch in batches for fix in batch]
