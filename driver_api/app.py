@@ -110,7 +110,7 @@ def _set_context(
 def _bare_app(clock: ClockGuard) -> FastAPI:
     app = FastAPI(
         title="Doorstep driver_api",
-        version="0.4.0",
+        version="0.5.0",
         summary="Fixes over HTTP, duty, and what a driver does with an order.",
         docs_url=None,
         redoc_url=None,

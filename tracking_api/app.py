@@ -335,7 +335,7 @@ def _set_context(
 def _bare_app(serves: Serves, clock: ClockGuard) -> FastAPI:
     app = FastAPI(
         title="Doorstep tracking_api",
-        version="0.4.0",
+        version="0.5.0",
         summary="Orders, where they are, and the fleet.",
         docs_url=None,
         redoc_url=None,

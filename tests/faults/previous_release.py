@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ops.stack.settings import PROJECT
 
-VERSION, COMMIT = "0.3.0", "9254db7c2f8c917abcb6ad1bfc27f55dfd4796cd"
+VERSION, COMMIT = "0.4.0", "09d6c04b67f1a8ba7d54b23460ab4d70bb70d696"
 BUILT = (".doorstep/kafka", "web/dist")  # what `./run` makes, and Git does not have
 RUN = """
 import os, sys
