@@ -1,7 +1,7 @@
 // Playback of past positions of one driver, or of all in view; export of a driver's history.
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
 import { el } from "../elements.js";
-import { dateAndTime } from "../labels.js";
+import { dateAndTime } from "../times.js";
 import { say } from "./texts.js";
 import { requestBox } from "./boxes.js";
 
