@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import tracking_api.app as all_errors  # defines every error that a page can get
+from doorstep.administration import csv_table
+from doorstep.errors import DoorstepError
+from doorstep.http import problems
 from tracking_api.observe.dashboards import DASHBOARDS
 
 SOURCES = Path(__file__).parents[3] / "web" / "src"
@@ -25,6 +29,13 @@ READ = "import(process.argv[1]).then((m) => console.log(JSON.stringify(m.default
 TEXT = re.compile("[A-Za-z]{2}")
 UNITS = re.compile(r"\d+ (?:min|h)")
 MAX_LINES = 450
+# Refusals that staff's pages do not get, or that name what is wrong: a field, a line, a state.
+NOT_BY_TYPE = {
+    "bad-invitation", "bad-link", "head-too-large", "illegal-transition", "malformed-csv",
+    "malformed-fix", "malformed-json", "no-photo", "no-retry", "pin-locked", "rejected-fix",
+    "settings", "staff-exists", "unknown-staff", "unknown-stream", "unusable-photo",
+    "unusable-request", "upgrade-required", "wrong-pin",
+}  # fmt: skip
 
 
 def italian(path: Path) -> dict[str, str]:
@@ -96,6 +107,29 @@ def test_italian_texts__values__are_as_many_as_in_the_english_ones(page: str) ->
     odd = {one for one, text in texts.items() if one.count("{}") != text.count("{}")}
     assert odd == set()
     assert all(text.strip() for text in texts.values())
+
+
+def subclasses(kind: type[DoorstepError]) -> list[type[DoorstepError]]:
+    below = kind.__subclasses__()
+    return below + [each for one in below for each in subclasses(one)]
+
+
+def test_refusals__of_the_services__have_an_italian_text() -> None:
+    assert all_errors is not None
+    types = {one.problem for one in subclasses(DoorstepError)} - NOT_BY_TYPE
+    assert len(types) > 30
+    assert {f"problem {one}" for one in types} - shared_texts().keys() == set()
+
+
+def test_complaints__about_fields_and_lines__have_an_italian_text() -> None:
+    sources = [Path(str(one.__file__)).read_text("utf-8") for one in (problems, csv_table)]
+    listed = re.search(r"_REASONS = \{(.*?)\}", sources[0], re.DOTALL)
+    assert listed is not None
+    reasons = set(re.findall(r': "(\w+)"', listed[1]))
+    reasons |= set(re.findall(r'return "(\w+)"', sources[0]))
+    reasons |= set(re.findall(r'complaint\((?:[^()]|\([^()]*\))*"(\w+)"\)', sources[1]))
+    assert {"wrong_type", "not_utf8", "duplicate_key"} <= reasons
+    assert {f"reason {one}" for one in reasons} - shared_texts().keys() == set()
 
 
 @pytest.mark.parametrize("page", [one for one in PAGES if one != "fleet"])
