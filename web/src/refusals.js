@@ -14,11 +14,14 @@ export function problemText({ type }, detail) {
   return textOf(`problem ${type?.split("/").at(-1)}`, say("The server refused this: {}", detail));
 }
 
+/** What is wrong with a field or a line. */
+export const complaintText = ({ msg, reason }) => textOf(`reason ${reason}`, msg);
+
 /** What is wrong with each field or line of what was sent. */
 export function complaintsOf({ errors }) {
-  return (errors ?? []).map(({ loc, msg, reason }) => {
-    const place = String(loc).replace(/^line (\d+)/, (_, line) => say("line {}", line));
-    return `${place}: ${textOf(`reason ${reason}`, msg)}`;
+  return (errors ?? []).map((one) => {
+    const place = String(one.loc).replace(/^line (\d+)/, (_, line) => say("line {}", line));
+    return `${place}: ${complaintText(one)}`;
   });
 }
 

@@ -28,6 +28,17 @@ SAID_BY_VALUE = re.compile(r"\bsay\((?!\s*\")([^)]*)\)")
 READ = "import(process.argv[1]).then((m) => console.log(JSON.stringify(m.default)))"
 TEXT = re.compile("[A-Za-z]{2}")
 UNITS = re.compile(r"\d+ (?:min|h)")
+# What looks like a text, but for CODE: a capital and small letters, or two words.
+LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`')
+NOT_A_LITERAL = re.compile(r"^\s*(?://|[*]|/[*]|import |[}] from).*$", re.MULTILINE)
+INSERTED = re.compile(r"\$\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
+LIKE_A_TEXT = re.compile("[A-Z][a-z]{2}|[a-z]{2} [a-z]{2}")
+CODE = {
+    "Content-Type", "Idempotency-Key", "Retry-After", "Feature", "LineString", "Polygon", "Enter",
+    "Escape", "ArrowLeft", "ArrowRight", "NotoSans-Bold", "#map canvas", "#tabs button", "timeZone",
+    "#table tbody", "dot small-dot", "muted small", "small muted", "muted small mono", "per second",
+    "Past: ${label}", "Deutsch", "English", "Français", "Italiano",
+}  # fmt: skip
 MAX_LINES = 450
 # Refusals that staff's pages do not get, or that name what is wrong: a field, a line, a state.
 NOT_BY_TYPE = {
@@ -107,6 +118,19 @@ def test_italian_texts__values__are_as_many_as_in_the_english_ones(page: str) ->
     odd = {one for one, text in texts.items() if one.count("{}") != text.count("{}")}
     assert odd == set()
     assert all(text.strip() for text in texts.values())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_scripts__every_literal_that_looks_like_a_text__is_in_italian(page: str) -> None:
+    found: set[str] = set()
+    paths = [*scripts_of(page), *(SOURCES / f"{one}.js" for one in SHARED)]
+    for path in paths + [SOURCES / "labels.js"] * (page == "fleet"):
+        source = NOT_A_LITERAL.sub("", path.read_text("utf-8"))
+        found |= {one or other for one, other in LITERAL.findall(source)}
+    texts = {one for one in found if LIKE_A_TEXT.search(INSERTED.sub("", one))}
+    assert len(texts) > 5
+    odd = {one for one in texts if "system-ui" in one} | {"Past position"}  # a font; an image
+    assert texts - shared_texts().keys() - own_texts(page).keys() - SAME - CODE - odd == set()
 
 
 def subclasses(kind: type[DoorstepError]) -> list[type[DoorstepError]]:

@@ -238,6 +238,7 @@ export default {
   "All in view": "Tutti in vista",
   "The end must come after the beginning.": "La fine deve seguire l'inizio.",
   "Loading…": "Caricamento…",
+  "Not possible: the end {}.": "Impossibile: la fine è {}.",
   "No positions in this range.": "Nessuna posizione in questo intervallo.",
   "1 driver": "1 corriere",
   "{} drivers": "{} corrieri",
