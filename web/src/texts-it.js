@@ -75,7 +75,7 @@ export default {
   // complaints about a field or a line, by their reason
   "line {}": "riga {}",
   "reason bad_columns": "la prima riga deve avere i nomi delle colonne, ognuno una volta",
-  "reason bad_id": "identificatore non valido",
+  "reason bad_id": "formato non valido",
   "reason bad_instant": "data o ora non valida",
   "reason duplicate_key": "ripete una riga precedente",
   "reason empty": "manca il valore",
