@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Page, Route
 
-from tracking_api.observe.dashboards import DASHBOARDS, PANELS
+from tracking_api.observe.dashboards import DASHBOARDS, PANELS, Query
 
 START_S, STEP_S, COUNT = 1_764_500_000, 15, 60
 ALERT = {
@@ -34,12 +34,16 @@ def overview() -> dict[str, object]:
     return {"prometheus": "up", "dashboards": dashboards, "alerts": [ALERT]}
 
 
+def label_of(query: Query) -> str:
+    """The name of a query's series; that of a label stands for its value."""
+    return query.legend.replace("{", "").replace("}", "")
+
+
 def panel_data(panel_id: str) -> dict[str, object]:
     """A sawtooth for each query of a panel."""
-    legends = [query.legend for query in PANELS[panel_id].queries]
     series = [
-        {"label": legend, "values": [n % 10 + 1.5 + place for n in range(COUNT)]}
-        for place, legend in enumerate(legends)
+        {"label": label_of(query), "values": [n % 10 + 1.5 + place for n in range(COUNT)]}
+        for place, query in enumerate(PANELS[panel_id].queries)
     ]
     return {"at": [START_S + STEP_S * n for n in range(COUNT)], "series": series}
 
