@@ -28,7 +28,7 @@ from tracking_api.observe.dashboards import DASHBOARDS, PANELS
 
 ENGLISH, ITALIAN = "en-GB", "it-IT"
 NARROW = {"width": 320, "height": 568}
-COMMON = {"Doorstep", "Token", "Kafka", "Database", "Offset", "WAL", "Area", "Topic"}
+COMMON = {"Doorstep", "Id", "Token", "Kafka", "Database", "Offset", "WAL", "Area", "Topic"}
 # What is read or heard, but for the content of `[lang]`, which names its own language.
 TEXTS = """(data) => {
   const found = [document.title];
