@@ -116,7 +116,7 @@ async def test_admin__invitation_and_deliveries_in_italian__have_no_english_left
 
     async def deliveries(**options: Any) -> Page:
         page = await open_admin(city, open_page, "webhooks", **options)
-        await page.locator("#table td.actions button").nth(1).click()
+        await page.locator("#table td.actions button").nth(2).click()
         await page.wait_for_selector("#message-body tbody tr")
         return page
 
