@@ -14,7 +14,7 @@ ROLES = sorted(PASSWORD_VARIABLES)
 HEAD = """\
 # Database roles
 
-What each role may do, as `python -m sql roles` prints it. A test tries all that is not on this page.
+What each role may do, as `python -m sql roles` prints it. A test tries all that is not listed.
 Only `doorstep_owner` writes tables; the functions write with its rights.
 
 - `driver_…` functions take a driver's token, `customer_…` functions a link's and `restaurant_…`
