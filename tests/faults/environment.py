@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,14 +28,13 @@ from doorstep.kafka.access_control import ADMIN
 from doorstep.provision import owner_connection
 from doorstep.store.pool import connect
 from ops.stack.addresses import Addresses, reach
-from ops.stack.processes import Kind, ProcessSpec
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
-from ops.stack.setup import set_up_kafka
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
+from tests.faults.fault_stack import FaultStack, Variables
 from tests.faults.load_process import PROBE, LoadProcess
 from tests.faults.proxy import Proxy
-from tests.faults.second_kafka import REPLICAS, SecondKafka
+from tests.faults.second_kafka import SecondKafka
 from tests.faults.side_process import SideProcess
 
 ACK_EVERY_S = 2.0  # 30 s by default: faults wait for acks
@@ -46,8 +45,6 @@ OLDEST_FIX_AGE = """
     SELECT max(coalesce(extract(epoch FROM now() - fix_at), 1e9)) FROM driver_state
     WHERE driver_id LIKE %s
 """
-
-Variables = Mapping[str, str]
 
 
 class Unhealthy(DoorstepError):
@@ -66,62 +63,6 @@ class EnvironmentSettings:
     # Age of a driver's newest fix: one every 0.5 s, 0.1 s to commit, and room for a busy machine.
     normal_s: float = 3.0
     environment: tuple[tuple[str, str], ...] = ()  # variables of all parts
-
-
-class FaultStack(Stack):
-    """A stack whose parts can get other variables, with an optional second Kafka broker."""
-
-    def __init__(
-        self, settings: StackSettings, environment: Variables, *, two_kafkas: bool
-    ) -> None:
-        self.overrides: dict[str, Variables] = {}
-        self.prefixes: Mapping[str, Sequence[str]] = {}
-        self.second_kafka: SecondKafka | None = None
-        self._two_kafkas = two_kafkas
-        super().__init__(settings, environment=environment, echo=lambda _line: None)
-
-    def prepare_kafka(self) -> None:
-        super().prepare_kafka()
-        if self._two_kafkas:
-            self.second_kafka = SecondKafka(self.paths, self.addresses, self.settings)
-
-    def set_up(self) -> None:
-        if self.second_kafka is not None:
-            # In this thread: the broker ends with the thread that started it. Before the topics
-            # are created: Kafka assigns replicas only to brokers that run.
-            self.second_kafka.start()
-            set_up_kafka(self.paths, self.addresses, REPLICAS)
-        super().set_up()
-
-    def process_specs(self) -> list[ProcessSpec]:
-        if len(self.addresses.mqtt) > 1:
-            first = {"MQTT_URL": self.addresses.mqtt_url.partition(",")[0]}
-            self.overrides.setdefault("bridge", first)
-        return [
-            replace(
-                part,
-                environment={**part.environment, **self.overrides.get(part.name, {})},
-                argv=_prefixed(part.argv, self.prefixes.get(part.name, ())),
-            )
-            for part in super().process_specs()
-        ]
-
-    def restart(self, *kinds: Kind) -> None:
-        """Restart all parts of these kinds, in this order, with their current variables."""
-        write_config(self.paths, self.process_specs(), os.getpid())
-        self.supervisor.read_config()
-        for kind in reversed(kinds):
-            self.supervisor.stop_group(kind)
-        for kind in kinds:
-            self.supervisor.replace_group(kind)
-
-
-def _prefixed(argv: list[str], prefix: Sequence[str]) -> list[str]:
-    """Put a prefix before a command, after the `setpriv` that changes its user."""
-    if not prefix:
-        return argv
-    at = argv.index("--") + 1 if argv[0] == "setpriv" else 0
-    return [*argv[:at], *prefix, *argv[at:]]
 
 
 class FaultEnvironment:

@@ -21,7 +21,8 @@ from ops.stack.upgrade import upgrade
 from sql.fingerprint import recorded_fingerprints
 from tests.faults.apis import Callers
 from tests.faults.checker import Checker
-from tests.faults.environment import EnvironmentSettings, FaultEnvironment, FaultStack
+from tests.faults.environment import EnvironmentSettings, FaultEnvironment
+from tests.faults.fault_stack import FaultStack
 from tests.faults.previous_release import RELEASES, PreviousRelease, Release, runs_from
 from tests.faults.releases import fetched
 from tests.faults.upgrade_steps import Steps, is_allowed, summary
