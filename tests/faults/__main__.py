@@ -17,9 +17,9 @@ from tests.faults.report import Result, as_json, as_table, not_here_result
 from tests.faults.runner import run
 
 MODULES = (
-    *("whole_stack", "brokers", "kafka", "full_disks", "consumers", "network", "database", "apis"),
-    *("viewers", "devices", "doubtful_devices", "hostile_device", "backups", "clocks", "tls"),
-    *("lost_machines", "own_stacks"),
+    *("whole_stack", "memory", "brokers", "kafka", "full_disks", "consumers", "network"),
+    *("database", "apis", "viewers", "devices", "doubtful_devices", "hostile_device", "backups"),
+    *("clocks", "tls", "lost_machines", "own_stacks"),
 )
 EPILOG = """examples:
   ./run faults --list             list the faults and what is expected

@@ -248,11 +248,12 @@ class FaultEnvironment:
 
         All services restart at both ends, and the environment is healthy at both.
         """
-        with self._with_variables({part: variables}):
+        with self.with_variables_of({part: variables}):
             yield
 
     @contextlib.contextmanager
-    def _with_variables(self, variables: Mapping[str, Variables]) -> Iterator[None]:
+    def with_variables_of(self, variables: Mapping[str, Variables]) -> Iterator[None]:
+        """Override variables of several services, as `with_variables` does."""
         overrides = self._stack.overrides
         before = {part: overrides.get(part, {}) for part in variables}
         overrides |= {part: {**before[part], **more} for part, more in variables.items()}
@@ -292,7 +293,7 @@ class FaultEnvironment:
             }
             if not all(through.values()):
                 raise ValueError(f"not each of {', '.join(parts)} connects to {server}")
-            with self._with_variables(through):
+            with self.with_variables_of(through):
                 yield proxy
                 proxy.heal()
 

@@ -47,7 +47,7 @@ def kill(env: FaultEnvironment) -> Outcome:
     env.kill("kafka")
     at_s = time.time()
     env.stack.stop_process("kafka")  # or supervisord would restart it at once
-    early, first = _acked_during(env, AWAY_S)
+    early, first = acked_during(env, AWAY_S)
     env.stack.start_process("kafka")
     return _back(env, time.monotonic(), at_s, early, first)
 
@@ -56,11 +56,11 @@ def freeze(env: FaultEnvironment) -> Outcome:
     """Freeze Kafka for two minutes with all connections open."""
     at_s = time.time()
     with env.frozen("kafka"):
-        early, first = _acked_during(env, FROZEN_S)
+        early, first = acked_during(env, FROZEN_S)
     return _back(env, time.monotonic(), at_s, early, first)
 
 
-def _acked_during(env: FaultEnvironment, seconds: float) -> tuple[int, int]:
+def acked_during(env: FaultEnvironment, seconds: float) -> tuple[int, int]:
     """Count the fixes published from now on: acknowledged without Kafka, and in all."""
     time.sleep(IN_PIPE_S)
     before = env.load.published()
