@@ -94,13 +94,14 @@ class Statuses(NamedTuple):
 def clock_stepped(env: FaultEnvironment) -> Outcome:
     """Set the clock an hour ahead, right again, an hour back, and right again."""
     env.stack.add_drivers([CLOCK_DRIVER])
-    duty = env.driver_api.post(f"/drivers/{CLOCK_DRIVER}/on-duty", headers=_token(env))
-    duty.raise_for_status()
+    _set_duty(env, "on-duty")
+    orders: list[str] = []
     seen: list[str] = []
     ok, slowest_s = True, 0.0
     with stepped_clock(env) as clock:
         for step_s in STEPS_S:
             order_id = _confirmed_order(env)
+            orders.append(order_id)
             pid, refused, replaced = env.pid("driver_events"), _refused(env), _replaced(env)
             at_s = time.time() + step_s
             windows = _windows_opened(env, at_s)
@@ -129,6 +130,9 @@ def clock_stepped(env: FaultEnvironment) -> Outcome:
                 f"{_said(right_again)}, {refused} fixes refused, {replaced:.0f} with a corrected "
                 "time of arrival"
             )
+    for order_id in orders:
+        env.tracking.post(f"/orders/{order_id}/cancel").raise_for_status()
+    _set_duty(env, "off-duty")
     return Outcome("; ".join(seen), slowest_s, ok)
 
 
@@ -158,6 +162,11 @@ def _refused(env: FaultEnvironment) -> int:
 def _replaced(env: FaultEnvironment) -> float:
     """Return how many records this process of driver_events gave another time of arrival."""
     return env.metric("driver_events", "doorstep_driver_events_wrong_timestamps_total")
+
+
+def _set_duty(env: FaultEnvironment, duty: str) -> None:
+    path = f"/drivers/{CLOCK_DRIVER}/{duty}"
+    env.driver_api.post(path, headers=_token(env)).raise_for_status()
 
 
 def _token(env: FaultEnvironment) -> dict[str, str]:

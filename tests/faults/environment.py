@@ -40,6 +40,7 @@ from tests.faults.side_process import SideProcess
 ACK_EVERY_S = 2.0  # 30 s by default: faults wait for acks
 ACKED_WITHIN_S = 60.0  # many ack periods: a lost ack is followed by the next
 POLL_S = 0.1
+LOGS = PROJECT / ".doorstep" / "faults"
 
 OLDEST_FIX_AGE = """
     SELECT max(coalesce(extract(epoch FROM now() - fix_at), 1e9)) FROM driver_state
@@ -116,6 +117,8 @@ class FaultEnvironment:
             self.load.start()
             self.wait_healthy(timeout_s=300)
         except BaseException:
+            with contextlib.suppress(OSError):
+                self.say(f"    logs: {self.copy_logs()}")
             self._stop()
             raise
         return self
@@ -205,9 +208,9 @@ class FaultEnvironment:
         found = next(one for one in self._stack.process_specs() if one.name == part)
         return self._environment | dict(found.environment)
 
-    def copy_logs(self, folder: Path) -> Path:
+    def copy_logs(self) -> Path:
         """Copy all logs, which are erased at the end, and return the new folder."""
-        to = folder / time.strftime("%Y%m%d-%H%M%S")
+        to = LOGS / time.strftime("%Y%m%d-%H%M%S")
         shutil.copytree(self._stack.paths.logs, to)
         return to
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ops.stack.settings import PROJECT
 from tests.faults.checker import Checker
 from tests.faults.environment import EnvironmentSettings, FaultEnvironment
 from tests.faults.fault import Counts, Fault, Kind, Outcome
@@ -22,7 +21,6 @@ ENVIRONMENTS: Mapping[Kind, type[FaultEnvironment]] = {
     "replicas": ReplicatedEnvironment,
     "own": OwnStacks,
 }
-LOGS = PROJECT / ".doorstep" / "faults"
 MAX_FAILED_STARTS = 2  # in a row, of one kind: the others of the kind fail without a start
 
 
@@ -97,7 +95,7 @@ def _run_until_failure(
             say(f"    {verdict}: {recovery}{result.commit_acked:,} fixes acked, "
                 f"{result.lost} lost, {result.duplicates} twice; {result.seen}")  # fmt: skip
             if not result.ok and environment is not OwnStacks:
-                say(f"    logs: {env.copy_logs(LOGS)}")
+                say(f"    logs: {env.copy_logs()}")
                 break
 
 
