@@ -6,13 +6,16 @@ is `./run upgrade` of this code.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from ops.stack.addresses import Addresses
 from ops.stack.processes import SERVICES
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.status import ProcessStatus
@@ -64,9 +67,15 @@ class UpgradedStack(FaultStack):
         return []
 
     def status(self) -> list[ProcessStatus]:
-        """Leave out services that the release does not have."""
+        """Leave out services that the release does not have, or has without an address."""
         running = self.supervisor.running()
-        return [one for one in super().status() if one.name in running or one.name == "supervisor"]
+        served = json.loads(self.paths.addresses_file.read_text(encoding="utf-8"))
+        without = {one.name for one in fields(Addresses) if one.name not in served}
+        return [
+            one
+            for one in super().status()
+            if (one.name in running or one.name == "supervisor") and one.name not in without
+        ]
 
     def _run(self, statement: str, *arguments: str) -> None:
         home = self.paths.root
