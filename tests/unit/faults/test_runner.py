@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -13,7 +14,7 @@ import pytest
 
 from tests.faults import __main__ as command
 from tests.faults import runner
-from tests.faults.checker import CheckResult
+from tests.faults.checker import Checker, CheckResult
 from tests.faults.environment import EnvironmentSettings, FaultEnvironment
 from tests.faults.fault import Fault, Outcome
 from tests.faults.progress import Progress
@@ -71,7 +72,7 @@ def run_list(
         pass
 
     Environment.failures = failures
-    monkeypatch.setattr(runner.Checker, "check", lambda _self, _since: CheckResult(commit_acked=7))
+    monkeypatch.setattr(Checker, "check", lambda _self, _since: CheckResult(commit_acked=7))
     results: list[Result] = []
     progress = Progress(len(faults), io.StringIO())
     runner.run_in(Environment, faults, EnvironmentSettings(), progress, results)
@@ -117,9 +118,9 @@ def test_run_one__the_check_raises__is_a_failure(monkeypatch: pytest.MonkeyPatch
     class Environment(FakeEnvironment):
         failures: dict[str, set[int]] = {}  # noqa: RUF012
 
-    monkeypatch.setattr(runner.Checker, "check", check)
+    monkeypatch.setattr(Checker, "check", check)
     env = Environment(EnvironmentSettings(), None)
-    result = runner.run_one(fault(1), runner.Checker(env))
+    result = runner.run_one(fault(1), Checker(env))
     assert not result.ok
     assert "could not be checked: KeyError" in result.seen
 
@@ -146,7 +147,7 @@ def test_main__a_fault_cannot_run_here__fails_unless_some_were_chosen(
     listed = [fault(1, quick=True), fault(2, quick=True, not_here="no cc")]
     monkeypatch.setattr(command, "collect", lambda: listed)
     monkeypatch.setattr(command, "run", run)
-    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert command.main(["--json", *options]) == status
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["faults"]
     assert [one["id"] for one in found] == ([1] if "--only" in options else [1, 2])
