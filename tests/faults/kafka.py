@@ -101,8 +101,9 @@ def _back(env: FaultEnvironment, since: float, at_s: float, acked: int, publishe
 
 def recreate_topic(env: FaultEnvironment) -> Outcome:
     """Delete and recreate the topic: records that only Kafka had are lost there."""
+    admin = _admin(env)
     at = time.monotonic()
-    _admin(env).delete_topics([TOPIC], operation_timeout=20)[TOPIC].result(30)
+    admin.delete_topics([TOPIC], operation_timeout=20)[TOPIC].result(30)
     topics = [one for one in TOPICS if one.name == TOPIC]
     while TOPIC not in create_topics(env.kafka, topics=topics):
         time.sleep(0.2)
@@ -114,11 +115,17 @@ def recreate_topic(env: FaultEnvironment) -> Outcome:
 def delete_unread(env: FaultEnvironment) -> Outcome:
     """Stop driver_events for longer than Kafka keeps its topic."""
     before = env.metric("driver_events", DELETED)
-    with Scraper(env, "driver_events", DELETED) as scraper, _kept_for(env, KEPT_MS, SEGMENT_MS):
+    admin = _admin(env)
+    with Scraper(env, "driver_events", DELETED) as scraper, _kept_for(admin, KEPT_MS, SEGMENT_MS):
         with env.shut_down("driver_events"):
             away_at = time.monotonic()
-            read = _offsets(env, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-            wait_until(lambda: _all_deleted(env, read), DELETED_WITHIN_S, "Kafka has deleted some")
+            read = _offsets(admin, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            wait_until(
+                lambda: _all_deleted(admin, read),
+                DELETED_WITHIN_S,
+                "Kafka has deleted some",
+                poll_s=1.0,
+            )
             time.sleep(UNREAD_S)
             published = env.load.published()
             calm = len(scraper.scrapes)
@@ -141,18 +148,18 @@ def delete_unread(env: FaultEnvironment) -> Outcome:
 
 
 @contextlib.contextmanager
-def _kept_for(env: FaultEnvironment, kept_ms: int, segment_ms: int) -> Iterator[None]:
+def _kept_for(admin: AdminClient, kept_ms: int, segment_ms: int) -> Iterator[None]:
     """Let Kafka keep the topic's records only for so long during the block."""
     [topic] = [one for one in TOPICS if one.name == TOPIC]
     before = topic.config()["retention.ms"]
-    _set_topic(env, {"retention.ms": str(kept_ms), "segment.ms": str(segment_ms)})
+    _set_topic(admin, {"retention.ms": str(kept_ms), "segment.ms": str(segment_ms)})
     try:
         yield
     finally:
-        _set_topic(env, {"retention.ms": before, "segment.ms": None})
+        _set_topic(admin, {"retention.ms": before, "segment.ms": None})
 
 
-def _set_topic(env: FaultEnvironment, values: Mapping[str, str | None]) -> None:
+def _set_topic(admin: AdminClient, values: Mapping[str, str | None]) -> None:
     """Set the topic's configuration; None: as the broker's."""
     entries = [
         ConfigEntry(
@@ -163,25 +170,26 @@ def _set_topic(env: FaultEnvironment, values: Mapping[str, str | None]) -> None:
         for name, value in values.items()
     ]
     resource = ConfigResource(ConfigResource.Type.TOPIC, TOPIC, incremental_configs=entries)
-    for answer in _admin(env).incremental_alter_configs([resource]).values():
+    for answer in admin.incremental_alter_configs([resource]).values():
         answer.result(30)
 
 
-def _offsets(env: FaultEnvironment, which: OffsetSpec) -> dict[int, int]:
+def _offsets(admin: AdminClient, which: OffsetSpec) -> dict[int, int]:
     """Return the first or last offset of each partition of the topic."""
     [topic] = [one for one in TOPICS if one.name == TOPIC]
     wanted = {TopicPartition(TOPIC, one): which for one in range(topic.partitions)}
-    answers = _admin(env).list_offsets(wanted)
+    answers = admin.list_offsets(wanted)
     return {one.partition: answer.result(30).offset for one, answer in answers.items()}
 
 
-def _all_deleted(env: FaultEnvironment, read: Mapping[int, int]) -> bool:
+def _all_deleted(admin: AdminClient, read: Mapping[int, int]) -> bool:
     """Return whether records after those that were read are deleted in each partition."""
-    first = _offsets(env, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    first = _offsets(admin, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
     return all(first[one] > offset for one, offset in read.items())
 
 
 def _admin(env: FaultEnvironment) -> AdminClient:
+    """Return a client, which ends its requests when it is no longer referenced."""
     return AdminClient({**env.kafka.as_librdkafka_dict(), "log_level": 2})
 
 
