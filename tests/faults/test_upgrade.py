@@ -38,6 +38,7 @@ NORMAL_S = 20.0  # much longer than usual: the machine may be busy
 VIEWERS = 24
 WITHIN_S = 300.0
 RETRIES = 200  # 60 s and more
+MANY_OF_ONE_ADDRESS = (("HTTP_MAX_UNAUTHENTICATED", "1000"),)  # while no token can be checked
 REVISION = "SELECT version_num FROM public.alembic_version"
 START = "stack.up(owner_pid=int(arguments[0]))"
 ADD_DRIVERS = "stack.add_drivers(arguments)"
@@ -114,7 +115,9 @@ class UpgradeEnvironment(FaultEnvironment):
 @pytest.fixture(scope="module", params=RELEASES, ids=[one.version for one in RELEASES])
 def env(request: pytest.FixtureRequest) -> Iterator[UpgradeEnvironment]:
     """An earlier release under load."""
-    settings = EnvironmentSettings(rate=RATE, couriers=COURIERS, normal_s=NORMAL_S)
+    settings = EnvironmentSettings(
+        rate=RATE, couriers=COURIERS, normal_s=NORMAL_S, environment=MANY_OF_ONE_ADDRESS
+    )
     with UpgradeEnvironment(fetched(request.param), settings) as env:
         yield env
 

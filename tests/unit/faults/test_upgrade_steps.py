@@ -23,9 +23,10 @@ UNANSWERED = replace(PATCH, status=NO_RESPONSE, retry_status=200)
     [
         pytest.param(PATCH, id="200"),
         pytest.param(REFUSED, id="503, then 200"),
-        pytest.param(replace(UNANSWERED, at_s=29.95), id="none while driver_api restarts"),
+        pytest.param(UNANSWERED, id="none of the release before"),
+        pytest.param(replace(UNANSWERED, at_s=35.0), id="none while driver_api restarts"),
         pytest.param(replace(UNANSWERED, at_s=25.0, driver_id=""), id="none of tracking_api"),
-        pytest.param(replace(UNANSWERED, took_s=TIMEOUT_S), id="timed out"),
+        pytest.param(replace(UNANSWERED, at_s=45.0, took_s=TIMEOUT_S), id="timed out"),
     ],
 )
 def test_is_allowed__answered_with_200_at_last__is(response: Response) -> None:
@@ -40,8 +41,8 @@ def test_is_allowed__answered_with_200_at_last__is(response: Response) -> None:
         pytest.param(replace(REFUSED, retry_after=False), id="503 without Retry-After"),
         pytest.param(replace(REFUSED, retry_status=503), id="503 again"),
         pytest.param(replace(REFUSED, retry_status=NO_RESPONSE), id="503, then none"),
-        pytest.param(replace(UNANSWERED, at_s=12.0), id="none while nothing restarts"),
-        pytest.param(replace(UNANSWERED, at_s=25.0), id="none while another restarts"),
+        pytest.param(replace(UNANSWERED, at_s=45.0), id="none of the new release"),
+        pytest.param(replace(UNANSWERED, at_s=35.0, driver_id=""), id="none, GET"),
         pytest.param(replace(UNANSWERED, at_s=35.0, retry_status=0), id="none, then none"),
     ],
 )
