@@ -34,9 +34,9 @@ KEPT_MS = 120_000
 # RETENTION_CHECK_MS.
 SEGMENT_MS = 10_000
 DELETED_WITHIN_S = 300.0
-UNREAD_S = 30.0  # more is deleted
-CONSUMED_WITHIN_S = 300.0  # what has piled up meanwhile
-REFILLED_WITHIN_S = 240.0
+UNREAD_S = 10.0  # more is deleted
+CONSUMED_WITHIN_S = 600.0  # what has piled up meanwhile
+REFILLED_WITHIN_S = 600.0
 SCRAPES_AFTER = 3
 DELETED = "doorstep_driver_events_deleted_unread_total"
 ALERT = "RecordsDeletedUnread"

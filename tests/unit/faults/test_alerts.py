@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+from prometheus_client import CollectorRegistry, Counter, start_http_server
+
+from ops.servers.waiting import wait_until
 from ops.stack.programs import find_program
-from tests.faults.alerts import Scrape, is_firing, scrape_interval_s, series_of
+from tests.faults.alerts import Scrape, Scraper, is_firing, scrape_interval_s, series_of
 from tests.programs import provided
 
 UP = 'up{job="bridge"}'
@@ -50,6 +54,23 @@ def test_is_firing__long_down__fires() -> None:
 )
 def test_is_firing__not_down_for_long__does_not_fire(values: list[float | None]) -> None:
     assert not is_firing("ServiceDown", scrapes(*values), scrape_interval_s())
+
+
+def test_scraper__service_ends__has_its_series_and_then_none() -> None:
+    registry = CollectorRegistry()
+    Counter("a", "A counter", ["topic"], registry=registry).labels("x").inc(3)
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    bind = f"127.0.0.1:{server.server_port}"
+    env = SimpleNamespace(addresses=SimpleNamespace(telemetry_of=lambda _part: bind))
+    scraper = Scraper(env, "driver_events", "a_total")  # type: ignore[arg-type]
+    scraper.every_s = 0.2
+    with scraper:
+        wait_until(lambda: scraper.scrapes)
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        wait_until(lambda: {} in scraper.scrapes)
+    assert scraper.scrapes[0] == {'a_total{topic="x",job="driver_events"}': 3.0}
 
 
 def test_is_firing__promtool_fails__raises() -> None:
