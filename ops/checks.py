@@ -29,7 +29,7 @@ CHECKS: tuple[tuple[str, ...], ...] = (
 )
 
 # Tests mostly wait for servers, so three processes are faster even on two cores.
-ALL_TESTS = ("-n", "3", "--dist", "loadscope")
+ALL_TESTS = ("-n", "3", "--dist", "loadscope", "--durations", "30")
 
 
 def run_checks(pytest_arguments: Sequence[str]) -> int:
