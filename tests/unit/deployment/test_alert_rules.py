@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -137,6 +138,42 @@ def test_rule__fault_of_a_quarter_of_an_hour__fires_and_resolves(
     )  # fmt: skip
     done = run_case(text)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+FIRST_SCRIPT = """
+rule_files: [{rules}]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series: [{{series: '{series}', values: '_x59 14888x119'}}]
+    promql_expr_test:
+      - eval_time: 14m
+        expr: &firing count by (alertname) (ALERTS{{alertstate="firing"}})
+      - eval_time: 17m
+        expr: *firing
+        exp_samples: [{{labels: '{{alertname="{alert}"}}', value: 1}}]
+      - eval_time: 40m
+        expr: *firing
+"""
+COUNTED_ONCE = {
+    "BrokerDropsMessages": 'doorstep_bridge_broker_dropped{broker="b"}',
+    "PoisonMessages": "doorstep_bridge_poison_total",
+    "RecordsDeletedUnread": 'doorstep_driver_events_deleted_unread_total{topic="driver-pos"}',
+    "ServerErrors": 'doorstep_http_request_seconds_count{job="driver_api",status="500"}',
+}
+# Each of these needs minutes of a rate, or counts from 0 (tests of driver_events).
+NEED_A_TREND = {"BridgeStuck", "SlowCommits", "NoWatermarks", "ManyDeadLetters", "ParkedFixes"}
+
+
+@pytest.mark.parametrize("alert", COUNTED_ONCE)
+def test_rule__series_that_begins_above_0__fires_once(run_case: RunCase, alert: str) -> None:
+    done = run_case(FIRST_SCRIPT.format(rules=RULES_FILE, alert=alert, series=COUNTED_ONCE[alert]))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules__every_counter__is_tested_from_its_first_value() -> None:
+    counters = {rule["alert"] for rule in RULES if re.search(r"\b(increase|rate)\(", rule["expr"])}
+    assert counters == COUNTED_ONCE.keys() | NEED_A_TREND
 
 
 DISK_SCRIPT = """
