@@ -35,6 +35,7 @@ def counter(calm: float, fault: float) -> str:
     return f"0+{calm}x59 {middle}+{fault}x64 {end}+{calm}x115"
 
 
+UPDATED = "0+15x59 0x64 1860+15x115"  # an instant: now, but for the minutes from 15 to 31
 LATENCY = 'doorstep_driver_events_commit_latency_seconds_bucket{since="received_at",le="%s"}'
 CASES = [
     Case("ServiceDown", {'up{job="bridge"}': gauge(1, 0)}),
@@ -103,12 +104,12 @@ CASES = [
         "BackupOld",
         {
             "doorstep_backup_every_seconds": gauge(300, 300),
-            # fresh, but for the minutes from 15 to 31
-            "doorstep_backup_last_timestamp_seconds": "0+15x59 0x64 1860+15x115",
+            "doorstep_backup_last_timestamp_seconds": UPDATED,
         },
     ),
     Case("BackupDamaged", {"doorstep_backup_verified": gauge(1, 0)}),
     Case("WalNotArchived", {"doorstep_backup_archiving": gauge(1, 0)}),
+    Case("WalNotArchived", {"doorstep_backup_checked_timestamp_seconds": UPDATED}),
 ]
 SCRIPT = """
 rule_files: [{rules}]
