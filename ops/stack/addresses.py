@@ -49,6 +49,7 @@ class Addresses:
     # of the backup worker, if backups are used
     backups: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8005))
     webhooks: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8006))
+    broker_sync: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8007))
     # with monitoring
     prometheus: Bind | None = None
     alertmanager: Bind | None = None
@@ -189,6 +190,7 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
         backups=chooser.choose("backups", internal, settings.backup_port),
         webhooks=chooser.choose("webhooks", internal, settings.webhooks_port),
+        broker_sync=chooser.choose("broker_sync", internal, settings.broker_sync_port),
         **monitoring,
         **replicas,
     )

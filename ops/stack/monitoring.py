@@ -19,7 +19,7 @@ from ops.stack.monitoring_files import FOLDER, find_agent, find_program
 from ops.stack.paths import OBSERVER, StackPaths
 from ops.stack.postgres import DATABASE, PostgresCluster
 from ops.stack.private_file import replace_file
-from ops.stack.processes import SERVICES, ProcessSpec, has_service
+from ops.stack.processes import BROKER_SYNC, SERVICES, ProcessSpec, has_service
 from ops.stack.settings import StackSettings
 from ops.stack.users import SERVICE_USER, as_user, dies_with_parent, make_data_dir, server_user
 
@@ -60,6 +60,7 @@ def write_targets(paths: StackPaths, addresses: Addresses, *, backups: bool) -> 
 def targets(addresses: Addresses, *, backups: bool) -> list[dict[str, Any]]:
     """Return the scraped addresses, each with its job."""
     jobs = {name: addresses.telemetry_of(name) for name in SERVICES if has_service(name)}
+    jobs[BROKER_SYNC] = reach(addresses.broker_sync)
     jobs |= {job: getattr(addresses, name) for job, name in EXPORTERS.items()}
     if backups:
         jobs["backups"] = reach(addresses.backups)

@@ -110,7 +110,7 @@ def as_admin(stack: Stack) -> httpx.Client:
 
 
 def test_targets__all__are_scraped_on_loopback(observed: Stack) -> None:
-    jobs = {"bridge", "driver_events", "driver_api", "tracking_api", "webhooks"}
+    jobs = {"bridge", "driver_events", "driver_api", "tracking_api", "webhooks", "broker_sync"}
     jobs |= {"node", "postgres", "kafka"}
     wait_until(lambda: len(query(observed, "up == 1")) == len(jobs), description="targets")
     assert len(query(observed, "up")) == len(jobs)

@@ -45,6 +45,7 @@ CASES = [
     Case("ClockStepped", {'doorstep_ready{dependency="clock"}': gauge(1, 0)}),
     Case("BrokerNotConnected", {'doorstep_bridge_connected{broker="b"}': gauge(1, 0)}),
     Case("BrokerDropsMessages", {'doorstep_bridge_broker_dropped{broker="b"}': counter(0, 5)}),
+    Case("RevocationsWaiting", {"doorstep_broker_sync_synced_timestamp_seconds": UPDATED}),
     Case(
         "BridgeStuck",
         {"doorstep_bridge_in_flight": gauge(0, 9), "doorstep_bridge_acked_total": counter(5, 0)},

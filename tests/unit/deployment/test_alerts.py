@@ -28,6 +28,7 @@ SERVICES_METRICS = (
         "doorstep.http.http_metrics",
     ),
     *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics", "webhooks.metrics"),
+    "ops.stack.broker_sync",
 )
 # of Prometheus and the exporters
 EXTERNAL_METRICS = {

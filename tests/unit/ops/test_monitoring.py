@@ -85,7 +85,7 @@ def test_prepare__configurations__are_private_and_name_every_target(
     jobs = {one["labels"]["job"] for one in json.loads((folder / "targets.json").read_text())}
     assert jobs == {
         *("bridge", "driver_events", "driver_api", "tracking_api", "webhooks"),
-        *("node", "postgres", "kafka"),
+        *("broker_sync", "node", "postgres", "kafka"),
     }
     monitoring.write_targets(paths, at, backups=True)
     assert '"backups"' in (folder / "targets.json").read_text()
