@@ -30,6 +30,7 @@ from ops.stack.rotation import rotate_secrets
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from tests.programs import provided
+from tests.unit.deployment.metric_names import EXTERNAL_METRICS
 from tracking_api.observe.dashboards import PANELS
 
 LOAD_S = 240.0
@@ -161,6 +162,16 @@ def test_panels__every_query__returns_data_of_a_loaded_stack(observed: Stack) ->
     wait_until(lambda: not empty(), LOAD_S, "data for every query", poll_s=2)
     assert empty() == []
     assert query(observed, "sum(rate(doorstep_driver_events_fixes_total[1m]))")[0] > 0
+
+
+def test_metrics__of_others_that_rules_and_panels_read__are_those_of_real_servers(
+    observed: Stack,
+) -> None:
+    def missing() -> set[str]:
+        return {name for name in EXTERNAL_METRICS if not query(observed, f"count({name})")}
+
+    wait_until(lambda: not missing(), description="every metric")
+    assert missing() == set()
 
 
 @pytest.mark.parametrize("panel_id", PANELS)

@@ -43,6 +43,15 @@ CASES = [
     Case("ExporterDown", {'pg_up{job="postgres"}': gauge(1, 0)}),
     Case("DependencyUnavailable", {'doorstep_ready{dependency="database"}': gauge(1, 0)}),
     Case("ClockStepped", {'doorstep_ready{dependency="clock"}': gauge(1, 0)}),
+    Case(
+        "ClockOff",
+        {
+            'node_timex_maxerror_seconds{instance="a"}': gauge(0.1, 1.5),
+            'node_timex_sync_status{instance="a"}': gauge(1, 1),
+        },
+    ),
+    # against Prometheus' clock, which begins at 0
+    Case("ClockOff", {"node_time_seconds": "0+15x59 898+15x64 1875+15x115"}),
     Case("BrokerNotConnected", {'doorstep_bridge_connected{broker="b"}': gauge(1, 0)}),
     Case("BrokerDropsMessages", {'doorstep_bridge_broker_dropped{broker="b"}': counter(0, 5)}),
     Case("RevocationsWaiting", {"doorstep_broker_sync_synced_timestamp_seconds": UPDATED}),
@@ -59,6 +68,8 @@ CASES = [
         },
     ),
     Case("PatroniDown", {'up{job="patroni",instance="1"}': gauge(1, 0)}),
+    Case("EtcdDown", {'up{job="etcd",instance="1"}': gauge(1, 0)}),
+    Case("EtcdWithoutLeader", {'etcd_server_has_leader{job="etcd",instance="1"}': gauge(1, 0)}),
     Case("PoisonMessages", {"doorstep_bridge_poison_total": counter(0, 1)}),
     Case("ConsumerLag", {'doorstep_driver_events_lag{partition="1"}': gauge(5, 200_000)}),
     Case(
@@ -176,6 +187,45 @@ def test_rule__series_that_begins_above_0__fires_once(run_case: RunCase, alert: 
 def test_rules__every_counter__is_tested_from_its_first_value() -> None:
     counters = {rule["alert"] for rule in RULES if re.search(r"\b(increase|rate)\(", rule["expr"])}
     assert counters == COUNTED_ONCE.keys() | NEED_A_TREND
+
+
+CLOCK_SCRIPT = """
+rule_files: [{rules}]
+evaluation_interval: 5m
+tests:
+  - interval: 5m
+    input_series:
+      - {{series: 'node_timex_maxerror_seconds{{instance="a"}}', values: '{error}'}}
+      - {{series: 'node_timex_sync_status{{instance="a"}}', values: '{sync}'}}
+      - {{series: 'node_time_seconds{{instance="a"}}', values: '0+300x900'}}
+    promql_expr_test:
+      - eval_time: {minutes}m
+        expr: count by (alertname) (ALERTS{{alertstate="firing"}})
+        exp_samples: [{expected}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "sync", "minutes", "fires"),
+    [
+        pytest.param("16x900", "0x900", 1440, False, id="has no NTP"),
+        pytest.param("0.02x900", "1x900", 1440, False, id="NTP keeps it"),
+        # for less than a minute between two answers of the rarest poll, 2,048 s
+        pytest.param("0.2x100 1.02 0.2x800", "1x900", 505, False, id="just before a poll"),
+        pytest.param("0.2x100 2x800", "1x900", 1440, True, id="NTP does not answer"),
+        pytest.param("0.2x100 16x800", "1x100 0x800", 1440, True, id="NTP was switched off"),
+        pytest.param("0.2x100 16x800", "1x100 0x800", 4320, False, id="for two days"),
+    ],
+)
+def test_clock_alert__bound_of_the_error__counts_where_there_is_ntp(
+    run_case: RunCase, error: str, sync: str, minutes: int, fires: bool
+) -> None:
+    expected = """{labels: '{alertname="ClockOff"}', value: 1}""" if fires else ""
+    case = CLOCK_SCRIPT.format(
+        rules=RULES_FILE, error=error, sync=sync, minutes=minutes, expected=expected
+    )
+    done = run_case(case)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 DISK_SCRIPT = """
