@@ -27,7 +27,7 @@ from sql import query
 QUERIES = "queries/backup.sql"
 OVERLAP = timedelta(minutes=15)  # longer than any transaction that erases
 WHO = "run:restore"  # in the audit
-_WAITING = "revocations are logged once the backups' disk is mounted"
+_WAITING = "revocations wait in the database until it is there"
 
 
 @dataclass(frozen=True, slots=True)

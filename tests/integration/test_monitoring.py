@@ -7,8 +7,6 @@ import math
 import os
 import subprocess
 import threading
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +28,7 @@ from ops.stack.rotation import rotate_secrets
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from tests.programs import provided
+from tests.prometheus import query
 from tests.unit.deployment.metric_names import EXTERNAL_METRICS
 from tracking_api.observe.dashboards import PANELS
 
@@ -96,13 +95,6 @@ def observed(
             couriers.kill()
             couriers.wait()
         stack.down(erase=True)
-
-
-def query(stack: Stack, promql: str) -> list[float]:
-    """The present values of a query."""
-    address = f"http://{stack.addresses.prometheus}/api/v1/query?"
-    with urllib.request.urlopen(address + urllib.parse.urlencode({"query": promql})) as response:
-        return [float(one["value"][1]) for one in json.load(response)["data"]["result"]]
 
 
 def as_admin(stack: Stack) -> httpx.Client:

@@ -272,7 +272,7 @@ def test_credential_log__folder_is_gone__writes_nothing_below_it_and_all_once_it
     file.unlink()  # it is on the disk
     database.revoked = ["ada", "bob"]
     for _ in range(2):
-        with pytest.raises(BackupError, match="once the backups' disk is mounted"):
+        with pytest.raises(BackupError, match="wait in the database"):
             log.follow(conn)
     assert not file.exists()
 
