@@ -68,7 +68,7 @@ def test_follow__database_goes_and_returns__is_seen_in_readiness_and_metric(
         if len(seen) == 5:
             raise Ended
 
-    monkeypatch.setattr(broker_sync.time, "sleep", sleep)
+    monkeypatch.setattr("ops.stack.broker_sync.time.sleep", sleep)
     assert follower.readiness() == {"database": False}
     with pytest.raises(Ended):
         follower.follow()
