@@ -1,4 +1,4 @@
-"""A stack with --ha loses the disk of its primary database, of a Kafka node, and of an etcd."""
+"""A stack with --ha loses the disk of its primary database, and of a Kafka node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tests.faults.environment import EnvironmentSettings
 from tests.faults.lost_machines import (
     Lose,
     ReplicatedEnvironment,
-    lose_etcd,
     lose_kafka,
     lose_one,
     lose_primary,
@@ -39,12 +38,6 @@ def test_kafka_node__lost_with_its_disk__loses_nothing_and_joins_again(
     env: ReplicatedEnvironment,
 ) -> None:
     assert_nothing_lost(env, lose_kafka(2))
-
-
-def test_etcd__lost_with_its_disk__loses_nothing_and_joins_again(
-    env: ReplicatedEnvironment,
-) -> None:
-    assert_nothing_lost(env, lose_etcd)
 
 
 def assert_nothing_lost(env: ReplicatedEnvironment, lose: Lose) -> None:
