@@ -26,7 +26,7 @@ from uuid import UUID
 import uvicorn
 from fastapi import FastAPI, Response
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, computed_field
 from sqlalchemy import Connection, create_engine, text
@@ -221,12 +221,12 @@ def make_async_app(url: str) -> FastAPI:
     arrivals = Arrivals()
 
     async def rows_on(
-        conn: AsyncConnection[DictRow], statement: str, **values: object
-    ) -> Sequence[DictRow]:
+        conn: AsyncConnection[Any], statement: str, **values: object
+    ) -> Sequence[dict[str, Any]]:
         cursor = await conn.execute(with_psycopg_placeholders(statement, values), values)
         return await cursor.fetchall()
 
-    async def rows(statement: str, **values: object) -> Sequence[DictRow]:
+    async def rows(statement: str, **values: object) -> Sequence[dict[str, Any]]:
         async with pool.connection() as conn:
             return await rows_on(conn, statement, **values)
 

@@ -46,7 +46,7 @@ import psycopg
 
 from bench.fleet_database import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
 from bench.growth import FILL, GrowthDatabase
-from bench.measure import Measurements, percentiles, spread
+from bench.measure import Measurements, percentiles, progress, spread
 from bench.naive_reads import VARIANTS
 from bench.process_cpu import cpu_s
 from doorstep.credentials import token_sha256
@@ -241,6 +241,7 @@ async def measure(
                 )
                 if run:
                     measurements.add(api.variant, api_us + database_us)
+                    progress(f"  of which PostgreSQL {database_us:,.0f}")
                     database[name][api.variant].append(database_us)
                     took_ms[name][api.variant] += took
         parts[name] = measurements.part()
