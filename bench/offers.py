@@ -66,7 +66,7 @@ CREATE TABLE plain_offer (order_id uuid, driver_id text, offered_at timestamptz 
 ADD_ORDERS = """
 WITH made AS (
     INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id)
-    SELECT 1 + g % 800, 11.2 + random() * 0.1, 43.75 + random() * 0.05, %(policy_id)s
+    SELECT 1 + mod(g, 800), 11.2 + random() * 0.1, 43.75 + random() * 0.05, %(policy_id)s
     FROM generate_series(1, %(count)s) g
     RETURNING order_id
 )
@@ -76,7 +76,7 @@ CONFIRM = "UPDATE orders SET state = 'confirmed', state_at = now() WHERE order_i
 AUTO_OFFER = """SELECT create_policy_v1('{"name": "auto", "auto_offer": true}')"""
 # For how long the order that waits longest has been due.
 UNTRIED = """
-SELECT coalesce(extract(epoch FROM max(clock_timestamp()
+SELECT greatest(extract(epoch FROM max(clock_timestamp()
     - coalesce(u.checked_at + interval '10 s', %(began_at)s))), 0)::float8
 FROM orders o LEFT JOIN unassigned_order u ON u.order_id = o.order_id
 WHERE o.state = 'confirmed' AND NOT EXISTS (
@@ -179,14 +179,14 @@ def add_orders(owner: Session, policy_id: int) -> Callable[[int], None]:
 
 
 def measure(
-    cluster: PostgresCluster, counts: list[int], seconds: float
+    cluster: PostgresCluster, counts: list[int], states: list[str], seconds: float
 ) -> Iterator[tuple[str, Figures, float | None]]:
     """Yield for each number of orders and state: its name, the job's figures, the cost by hand."""
     owner = connect_superuser(cluster, autocommit=True)
     add = add_orders(owner, int(scalar(owner, AUTO_OFFER)))
     for count in sorted(counts):
         add(count)
-        for state in STATES:
+        for state in states:
             limit = set_state(owner, state)
             with connect(cluster.url("driver_events", PASSWORD)) as job:
                 figures = run_job(job, owner, seconds)
@@ -197,11 +197,11 @@ def measure(
             yield name, figures, by_hand_us
 
 
-def run(cluster: PostgresCluster, counts: list[int], seconds: float) -> Figures:
+def run(cluster: PostgresCluster, counts: list[int], states: list[str], seconds: float) -> Figures:
     """Measure all, and return the result."""
     parts: Figures = {}
     jobs: Figures = {}
-    for name, figures, by_hand_us in measure(cluster, counts, seconds):
+    for name, figures, by_hand_us in measure(cluster, counts, states, seconds):
         ours_us = figures.pop("cpu_us_per_order")
         jobs[name] = figures
         if ours_us is not None and by_hand_us is not None:
@@ -225,11 +225,12 @@ def main() -> None:
     )
     parser.add_argument("--couriers", type=int, default=1_000)
     parser.add_argument("--orders", type=int, nargs="+", default=[0, 100, 1_000, 5_000])
+    parser.add_argument("--states", choices=STATES, nargs="+", default=[*STATES])
     parser.add_argument("--seconds", type=float, default=25.0, help="of the job, each time")
     options = parser.parse_args()
     with running_database() as cluster:
         prepare_database(cluster, options.couriers)
-        print(json.dumps(run(cluster, options.orders, options.seconds)))
+        print(json.dumps(run(cluster, options.orders, options.states, options.seconds)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ CONFIRM = """
 UPDATE orders SET state = 'confirmed', state_at = now() - interval '1 h' + n * interval '1 s'
 FROM unnest(%s::uuid[]) WITH ORDINALITY AS k (id, n) WHERE order_id = k.id
 """
+DRIVERS = ["driver_state", "driver_cell"]
+ORDERS = ["orders", "order_offer", "unassigned_order", "policy", "assignment"]
 # A search of the whole city for each order, as the job does for a few
 BY_SEARCH = "SELECT order_offer__next_driver(o) AS driver_id FROM orders o WHERE order_id = %s"
 BY_PASS = """
@@ -101,18 +103,33 @@ def test_job__with_many_orders__reads_the_fleet_once_and_not_for_each(fleet: Fle
     fleet.run("UPDATE driver_state SET state = 'on_break', duty = 'on_break'")
     orders = add_orders(fleet, MANY)
     with fleet.conn.transaction():
-        before = drivers_read(fleet)
+        before = rows_read(fleet, DRIVERS)
         assert advance_offers(fleet.conn, 1000) == MANY
-        read = drivers_read(fleet) - before
+        read = rows_read(fleet, DRIVERS) - before
     assert sorted(unassigned(fleet)) == sorted(orders)
     assert read <= 2 * (MANY + 2)  # for those without an order, and for those with
 
 
-def drivers_read(fleet: Fleet) -> int:
-    """How many rows of drivers this transaction has read."""
+def test_job__plans_from_when_all_was_empty__look_each_order_up_by_key(fleet: Fleet) -> None:
+    fleet.run("VACUUM ANALYZE")
+    assert advance_offers(fleet.conn, 1000) == 0  # plans are made
+    add_orders(fleet, MANY)
+    assert advance_offers(fleet.conn, 1000) == MANY
+    for due in (0, MANY):
+        with fleet.conn.transaction():
+            before = rows_read(fleet, ORDERS)
+            assert advance_offers(fleet.conn, 1000) == due
+            read = rows_read(fleet, ORDERS) - before
+        assert read <= 20 * MANY  # each with each other would be 60 times
+        turn_back(fleet, 11)
+
+
+def rows_read(fleet: Fleet, tables: list[str]) -> int:
+    """How many rows of some tables this transaction has read."""
     [row] = fleet.run(
         "SELECT sum(seq_tup_read + idx_tup_fetch)::int AS count FROM pg_stat_xact_user_tables"
-        " WHERE relname IN ('driver_state', 'driver_cell')"
+        " WHERE relname = ANY (%s)",
+        tables,
     )
     return int(row["count"])
 

@@ -224,13 +224,16 @@ AS $$
 DECLARE
     at CONSTANT timestamptz := clock_timestamp();
 BEGIN
+    -- OFFSET 0 makes look-ups by key of what the planner may know as empty
     RETURN QUERY
         SELECT f.order_id, f.expires_at FROM order_offer f
         WHERE f.ended_at IS NULL AND f.expires_at <= at
         UNION ALL
         SELECT f.order_id, f.offered_at FROM order_offer f
         CROSS JOIN limits l
-        JOIN driver_state s ON s.driver_id = f.driver_id
+        CROSS JOIN LATERAL (
+            SELECT k.duty, k.state FROM driver_state k WHERE k.driver_id = f.driver_id OFFSET 0
+        ) s
         -- as driver_stops__has_room, which costs ten times as much in a loop
         WHERE f.ended_at IS NULL AND f.expires_at > at AND (s.duty <> 'on_duty'
             OR s.state <> 'available' AND (
@@ -238,19 +241,23 @@ BEGIN
                 FROM assignment a WHERE a.driver_id = f.driver_id AND a.ended_at IS NULL
             ))
         UNION ALL
-        SELECT o.order_id, o.state_at FROM orders o JOIN policy p ON p.policy_id = o.policy_id
-        WHERE o.state = 'confirmed' AND o.ended_at IS NULL AND p.auto_offer
-            AND NOT EXISTS (SELECT FROM unassigned_order u WHERE u.order_id = o.order_id)
+        SELECT o.order_id, o.state_at FROM orders o
+        WHERE o.state = 'confirmed' AND o.ended_at IS NULL
+            AND NOT EXISTS (
+                SELECT FROM unassigned_order u WHERE u.order_id = o.order_id OFFSET 0)
             AND NOT EXISTS (SELECT FROM order_offer f
-                WHERE f.order_id = o.order_id AND f.ended_at IS NULL)
+                WHERE f.order_id = o.order_id AND f.ended_at IS NULL OFFSET 0)
+            AND (SELECT p.auto_offer FROM policy p WHERE p.policy_id = o.policy_id)
         UNION ALL
         SELECT u.order_id, u.checked_at + interval '10 s' FROM unassigned_order u
-        JOIN orders o ON o.order_id = u.order_id
-        JOIN policy p ON p.policy_id = o.policy_id
+        CROSS JOIN LATERAL (
+            SELECT k.policy_id FROM orders k
+            WHERE k.order_id = u.order_id AND k.state = 'confirmed' AND k.ended_at IS NULL OFFSET 0
+        ) o
         WHERE u.checked_at <= at - interval '10 s'
-            AND o.state = 'confirmed' AND o.ended_at IS NULL AND p.auto_offer
             AND NOT EXISTS (SELECT FROM order_offer f
-                WHERE f.order_id = o.order_id AND f.ended_at IS NULL);
+                WHERE f.order_id = u.order_id AND f.ended_at IS NULL OFFSET 0)
+            AND (SELECT p.auto_offer FROM policy p WHERE p.policy_id = o.policy_id);
 END
 $$;
 
