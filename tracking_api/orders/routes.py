@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.credentials import new_customer_token, token_sha256
+from doorstep.http.instants import QueryInstant
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
+from doorstep.http.problems import UnusableRequest
 from doorstep.http.request_body import json_body
 from doorstep.store.records import Token
 from tracking_api.context import AppContext, Context, Dispatcher, Staff
@@ -22,6 +25,7 @@ from tracking_api.orders.schemas import (
     OrderState,
     order_members,
 )
+from tracking_api.orders.search import DueRange
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -112,11 +116,22 @@ async def list_orders(
             "external_id; or the beginning of an order's id.",
         ),
     ] = None,
+    due_from: Annotated[
+        QueryInstant | None,
+        Query(
+            description="Only orders due then or later, by a time of the promised window, "
+            "`ready_at` or `scheduled_for`."
+        ),
+    ] = None,
+    due_to: Annotated[
+        QueryInstant | None, Query(description="Only orders due before; see `due_from`.")
+    ] = None,
 ) -> Orders:
     """One page of orders; `Link: …; rel="next"` leads to the next."""
     after = decode_cursor(cursor) if cursor is not None else None
     text = q if q and q.strip() else None
-    found = await context.stores.orders.list_orders(state or [], limit + 1, after, text)
+    due = _due_range(due_from, due_to)
+    found = await context.stores.orders.list_orders(state or [], limit + 1, after, text, due)
     page = found[:limit]
     next_cursor = None
     if len(found) > limit:
@@ -199,6 +214,20 @@ async def replace_link(order_id: UUID, _: Staff, context: Context) -> Link:
 async def revoke_link(order_id: UUID, _: Staff, context: Context) -> None:
     """Revoke every link of the order at once."""
     await context.stores.orders.revoke_customer_tokens(order_id)
+
+
+def _due_range(due_from: datetime | None, due_to: datetime | None) -> DueRange | None:
+    """Return the range; None without an end. Raises UnusableRequest for an empty one."""
+    if due_from is None and due_to is None:
+        return None
+    if due_from is not None and due_to is not None and due_to <= due_from:
+        complaint = {
+            "loc": "query.due_to",
+            "msg": "must be after `due_from`",
+            "reason": "out_of_range",
+        }
+        raise UnusableRequest([complaint])
+    return DueRange(due_from, due_to)
 
 
 async def _assign(

@@ -1,4 +1,4 @@
-"""The query that lists orders, by state and by text."""
+"""The query that lists orders, by state, by text, and by when they are due."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     DateTime,
     Integer,
     Text,
@@ -35,12 +37,20 @@ OrderKey = tuple[datetime, UUID]
 """Where a page of orders ended: created_at, order_id."""
 
 
+class DueRange(NamedTuple):
+    """From when, inclusive, until when, exclusive, orders are due; None is without an end."""
+
+    from_at: datetime | None
+    to_at: datetime | None
+
+
 def list_query(
     limit: int,
     *,
     states: Sequence[str] = (),
     after: OrderKey | None = None,
     text: str | None = None,
+    due: DueRange | None = None,
 ) -> tuple[bytes, dict[str, object]]:
     """Return the statement for these filters, and its parameters."""
     parameters: dict[str, object] = {"limit": limit}
@@ -50,6 +60,8 @@ def list_query(
         parameters |= {"created_at": after[0], "order_id": after[1]}
     if text is not None:
         parameters["words"] = _word_query(text)
+    if due is not None:
+        parameters |= {"due_from": due.from_at, "due_to": due.to_at}
     id_range = _order_id_range(text) if text else None
     if id_range is not None:
         parameters |= {"first_id": id_range[0], "last_id": id_range[1]}
@@ -58,6 +70,7 @@ def list_query(
         from_cursor=after is not None,
         by_text=text is not None,
         by_id=id_range is not None,
+        by_due=due is not None,
     )
     return statement, parameters
 
@@ -78,7 +91,9 @@ def _order_id_range(text: str) -> tuple[UUID, UUID] | None:
 
 
 @cache
-def _list_statement(*, by_state: bool, from_cursor: bool, by_text: bool, by_id: bool) -> bytes:
+def _list_statement(
+    *, by_state: bool, from_cursor: bool, by_text: bool, by_id: bool, by_due: bool
+) -> bytes:
     """Compile the statement for these filters."""
     orders = order_with_details.c
     statement = select(
@@ -113,6 +128,10 @@ def _list_statement(*, by_state: bool, from_cursor: bool, by_text: bool, by_id: 
             statement = statement.where(orders.order_id.in_(union_all(found, by_range)))
         else:
             statement = statement.where(orders.order_id.in_(found))
+    if by_due:
+        statement = statement.where(
+            orders.order_id.in_(select(order_detail.c.order_id).where(*_due_conditions()))
+        )
     if from_cursor:
         after = tuple_(
             bindparam("created_at", type_=DateTime(timezone=True)),
@@ -121,3 +140,17 @@ def _list_statement(*, by_state: bool, from_cursor: bool, by_text: bool, by_id: 
         statement = statement.where(tuple_(orders.created_at, orders.order_id) < after)
     newest_first = statement.order_by(orders.created_at.desc(), orders.order_id.desc())
     return compile_statement(newest_first.limit(bindparam("limit", type_=Integer)))
+
+
+def _due_conditions() -> list[ColumnElement[bool]]:
+    """Return the conditions of order_detail, in the form of its index `order_detail_due`."""
+    times = order_detail.c
+    columns = (times.ready_at, times.scheduled_for, times.promised_from, times.promised_to)
+    instant = DateTime(timezone=True)
+    wanted = func.tstzrange(
+        bindparam("due_from", type_=instant),
+        bindparam("due_to", type_=instant),
+        literal_column("'[)'"),
+    )
+    overlaps = func.order_detail__due(*columns).op("&&", is_comparison=True)(wanted)
+    return [func.coalesce(*columns).is_not(None), overlaps]
