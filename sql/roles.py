@@ -14,9 +14,8 @@ ROLES = sorted(PASSWORD_VARIABLES)
 HEAD = """\
 # Database roles
 
-What each role may do with the database and the schema `doorstep`, which tables it reads, and which
-functions it executes, as `python -m sql roles` prints it. A test compares this page, and tries all
-that is not on it. Only `doorstep_owner` writes tables; the functions write with its rights.
+What each role may do, as `python -m sql roles` prints it. A test tries all that is not listed.
+Only `doorstep_owner` writes tables; the functions write with its rights.
 
 - `driver_…` functions take a driver's token, `customer_…` functions a link's and `restaurant_…`
   functions that of a restaurant's staff: the role can act for its holder only.

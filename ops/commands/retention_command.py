@@ -20,10 +20,12 @@ from ops.commands.settings import OperatorSettings
 from ops.console import operator
 
 WHAT = {
+    "alerts": "resolved alerts, with who acknowledged them",
     "audit": "entries of the audit",
     "clocks": "how far phones' clocks were ahead",
     "commands": "duty commands, and the names of the people in ended orders",
     "contacts": "name, vehicle and phone of removed drivers",
+    "deliveries": "ended deliveries of webhooks",
     "photos": "photos of deliveries",
     "history": "fixes, and a driver's newest position",
     "orders": "name, destination and links of the customers of ended orders",
@@ -52,9 +54,9 @@ def _run(options: argparse.Namespace) -> int:
             _change(conn, options.kind, options.value)
             conn.commit()
         for kept in list_retention(conn):
-            print(f"{kept.kind:<9} {kept.days:>4} days   {WHAT.get(kept.kind, '')}")
+            print(f"{kept.kind:<10} {kept.days:>4} days   {WHAT.get(kept.kind, '')}")
         word = "kept" if keeps_off_duty(conn) else "dropped"
-        print(f"{OFF_DUTY:<9} {word:>9}   positions of drivers who are off duty")
+        print(f"{OFF_DUTY:<10} {word:>9}   positions of drivers who are off duty")
     return 0
 
 

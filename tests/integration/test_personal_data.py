@@ -144,7 +144,7 @@ def test_positions_off_duty__on_a_running_stack__are_settled_and_kept_nowhere(
 def test_retention__printed_and_refused__says_the_days(person: Person) -> None:
     status, text = person.said(retention_command.main)
     assert status == 0
-    assert "orders      90 days" in text
+    assert "orders       90 days" in text
     assert person.said(retention_command.main, "audit", "1") == (
         2,
         "retention: audit is kept for 30 to 36,500 days\n",

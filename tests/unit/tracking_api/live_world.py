@@ -171,7 +171,13 @@ class World:
         if kind == "late":
             order.late_after = self.now
 
+    def is_assigned(self, order_id: UUID) -> bool:
+        """Whether a driver has the order now."""
+        stint = self.orders[order_id].current
+        return stint is not None and stint.window.ended_at is None
+
     def _end(self, order: WorldOrder) -> None:
+        self.waits.pop(order.order_id, None)
         stint = order.current
         if stint and stint.window.ended_at is None:
             stint.window = Window(stint.window.assigned_at, self.now)

@@ -19,7 +19,7 @@ from doorstep.credentials import token_sha256
 from tests.unit.tracking_api.live_world import Shown, World, frames_of
 from tracking_api.live.hub import Hub
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.visibility import OrderPoll, TrackedOrder, TrackLink
+from tracking_api.track.visibility import OrderPoll, OtherDelivery, TrackedOrder, TrackLink
 
 DRIVERS = ("d0", "d1", "d2")
 CASES = int(os.environ.get("PROPERTY_CASES", "60"))
@@ -34,6 +34,7 @@ polls = st.tuples(st.just("poll"))
 others = st.one_of(
     st.tuples(st.sampled_from(["decline", "decline", "picked_up", "delivered"]), numbers),
     st.tuples(st.just("order changed"), numbers, st.integers(-2, 3)),
+    st.tuples(st.just("reorder"), numbers),  # whether another delivery comes first
     st.tuples(st.just("go"), numbers),
     st.tuples(st.just("wait")),
 )
@@ -96,6 +97,10 @@ class Witness(Viewer):
         spot_driver = self.world.driver_of_place[place]
         order = self.world.orders[self.order_id]
         fix_at = frame.data["position"]["properties"]["fix_at"]
+        if self.order_id in self.world.waits:  # in a slow one, read before the reordering
+            began_at = self.world.waits[self.order_id].earliest_at
+            assert self.world.is_slow, "a position before another's delivery"
+            assert fix_at <= began_at.isoformat(timespec="milliseconds")[:23] + "Z"
         seen = max((one.data.get("assignment_no", 0) for one in self.frames), default=0)
         if self.world.is_slow:  # what was true when it was read, and nothing newer was told since
             stints = [(no, one) for no, one in order.stints.items() if no >= seen]
@@ -136,6 +141,9 @@ async def play(world: SlowWorld, script: list[tuple[Any, ...]]) -> None:
         elif name == "fix":
             world.fix(arguments[0], arguments[1])
             hub.drivers_moved([arguments[0]] if arguments[2] else [])
+        elif name == "reorder":
+            if world.waits.pop(order.order_id, None) is None and world.is_assigned(order.order_id):
+                world.waits[order.order_id] = OtherDelivery(world.now, world.now)
         elif name == "order changed":
             hub.order_changed(order.order_id, len(order.events) + arguments[1])
         elif name == "poll":
@@ -162,6 +170,10 @@ async def play(world: SlowWorld, script: list[tuple[Any, ...]]) -> None:
         if ids and not witness.closing:
             assert ids == list(range(ids[0], ids[0] + len(ids))), "an event is missing"
             assert ids[-1] == len(world.orders[witness.order_id].events), "not in sync"
+        told = [one.data for one in witness.frames if "other_delivery_first" in one.data]
+        if told and not witness.closing:
+            waits = witness.order_id in world.waits
+            assert told[-1]["other_delivery_first"] is waits, "the stops' order is not in sync"
         if witness.resumed_after is not None and ids:
             assert ids[0] == witness.resumed_after + 1, "not resumed where it was left"
 
