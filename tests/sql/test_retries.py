@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +27,7 @@ def fail_order_of(fleet: Fleet, **minutes: float) -> tuple[dict[str, Any], dict[
     return failed, times_of(fleet, failed["retry_order_id"])
 
 
-def times_of(fleet: Fleet, order_id: UUID) -> dict[str, datetime | None]:
+def times_of(fleet: Fleet, order_id: UUID) -> dict[str, Any]:
     names = ", ".join(TIMES)
     [row] = fleet.run(f"SELECT {names} FROM order_detail WHERE order_id = %s", order_id)
     return row

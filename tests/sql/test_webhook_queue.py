@@ -213,6 +213,8 @@ def test_webhook__switched_on_again__gives_what_was_pending_a_new_day(
     fleet.run("SELECT change_webhook_v1(%s, %s, 'anna')", webhook_id, '{"description": "x"}')
     assert hooks.claim() == []
     fleet.run("SELECT change_webhook_v1(%s, %s, 'anna')", webhook_id, '{"is_on": true}')
+    pending = "SELECT DISTINCT attempts FROM webhook_delivery WHERE webhook_id = %s"
+    assert fleet.run(pending, other) == [{"attempts": 1}]
     [again] = hooks.claim()  # at once; the attempt under way keeps its lease
     assert (again["delivery_id"], again["attempt"]) == (tried["delivery_id"], 1)
     assert now() - again["first_attempt_at"] < timedelta(hours=1)
@@ -221,8 +223,6 @@ def test_webhook__switched_on_again__gives_what_was_pending_a_new_day(
     hooks.make_due()
     [last] = (row for row in hooks.claim() if row["delivery_id"] == under_way["delivery_id"])
     assert now() - last["first_attempt_at"] < timedelta(hours=1)
-    pending = "SELECT DISTINCT attempts FROM webhook_delivery WHERE webhook_id = %s"
-    assert fleet.run(pending, other) == [{"attempts": 2}]
 
 
 def test_webhook__one_event_given_up_while_others_succeed__stays_on(
