@@ -461,7 +461,10 @@ BEGIN
         SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg,
             CASE WHEN d.order_id IS NULL THEN 0
                 ELSE cardinality(driver_stops__of(d.driver_id)) END
-        FROM unnest(nearest) f JOIN driver_state d ON d.driver_id = f.driver_id
+        FROM unnest(nearest) f
+        CROSS JOIN LATERAL (
+            SELECT * FROM driver_state s WHERE s.driver_id = f.driver_id OFFSET 0
+        ) d
         ORDER BY f.distance_m, d.driver_id;
 END
 $$;
