@@ -8,6 +8,30 @@ ALTER TABLE order_detail ADD COLUMN door_note_set_at timestamptz, ADD COLUMN ord
 ALTER TABLE order_command ADD COLUMN is_driver_named bool, ADD COLUMN stop_no int;
 DELETE FROM share_link WHERE revoked_at IS NOT NULL;
 
+-- It names the columns of order_detail.
+CREATE OR REPLACE VIEW order_with_details AS
+SELECT n.*, jsonb_build_object(
+    'external_id', d.external_id, 'customer_phone', d.customer_phone,
+    'customer_language', d.customer_language, 'address', d.address, 'door_note', d.door_note,
+    'items', d.items, 'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for,
+    'promised_from', d.promised_from, 'promised_to', d.promised_to,
+    'contact_rule', coalesce(d.contact_rule, 'none'), 'has_pin', d.pin_sha256 IS NOT NULL,
+    'pickup', CASE WHEN r.is_ad_hoc THEN jsonb_build_object(
+        'name', r.name, 'address', r.address, 'lon_deg', r.lon_deg, 'lat_deg', r.lat_deg,
+        'phone', r.phone) END,
+    'failure', (  -- a look-up per row that is returned
+        SELECT jsonb_build_object('reason', c.failure_reason, 'note', c.note)
+        FROM order_command c
+        WHERE c.order_id = n.order_id AND c.command = 'fail' AND c.failure_reason IS NOT NULL
+    )
+) AS details
+FROM order_now n
+-- OFFSET 0 forces look-ups by key, however many orders the planner expects
+CROSS JOIN LATERAL (
+    SELECT * FROM restaurant t WHERE t.restaurant_id = n.restaurant_id OFFSET 0
+) r
+LEFT JOIN LATERAL (SELECT * FROM order_detail t WHERE t.order_id = n.order_id OFFSET 0) d ON true;
+
 -- Creates an order with details, as create_order_v2. The pickup is a restaurant, or at_pickup: a
 -- place {name, address, lon_deg, lat_deg, phone} for this order alone. Raises DS032 for an
 -- external_id that by_name has used before.
