@@ -59,24 +59,10 @@ CREATE UNIQUE INDEX order_detail_external_id ON order_detail (created_by, extern
 WHERE external_id IS NOT NULL;
 CREATE INDEX order_detail_search ON order_detail USING gin (search);
 
--- When an order is due, for a search: in its promised window, when it is ready, and when scheduled.
-CREATE FUNCTION order_detail__due(
-    ready_at timestamptz, scheduled_for timestamptz, promised_from timestamptz,
-    promised_to timestamptz
-)
-RETURNS tstzmultirange LANGUAGE sql IMMUTABLE
-RETURN tstzmultirange(
-    CASE WHEN ready_at IS NULL THEN 'empty'::tstzrange
-        ELSE tstzrange(ready_at, ready_at, '[]') END,
-    CASE WHEN scheduled_for IS NULL THEN 'empty'::tstzrange
-        ELSE tstzrange(scheduled_for, scheduled_for, '[]') END,
-    CASE WHEN coalesce(promised_from, promised_to) IS NULL THEN 'empty'::tstzrange
-        ELSE tstzrange(coalesce(promised_from, promised_to),
-            coalesce(promised_to, promised_from), '[]') END
-);
-
+-- The first time at which an order is due; a search assumes the last one within 2 days of it. A
+-- GiST index of ranges costs each insertion 70 µs more.
 CREATE INDEX order_detail_due ON order_detail
-USING gist (order_detail__due(ready_at, scheduled_for, promised_from, promised_to))
+(least(ready_at, scheduled_for, promised_from, promised_to))
 WHERE coalesce(ready_at, scheduled_for, promised_from, promised_to) IS NOT NULL;
 
 -- One attempt to deliver an order with one driver. Fixes of [assigned_at, ended_at) count.

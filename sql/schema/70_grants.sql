@@ -94,7 +94,7 @@ GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
 GRANT EXECUTE ON FUNCTION set_driver_stops_v1, assign_order_as_staff_v1 TO tracking_api;
 GRANT EXECUTE ON FUNCTION
     create_order_v4, end_order_as_staff_v1, fail_order_as_staff_v2, fail_order_as_staff_v3,
-    order_detail__due, order_photo_v1,
+    order_photo_v1,
     end_return_as_staff_v1, open_returns_v1, order_ends_v1
 TO tracking_api;
 GRANT EXECUTE ON FUNCTION customer_photo_v1 TO customer;

@@ -58,7 +58,7 @@ def _search(text: str) -> Callable[[Fleet, UUID], list[dict[str, Any]]]:
 
 def _due(fleet: Fleet, _order_id: UUID) -> list[dict[str, Any]]:
     from_at = now() + timedelta(minutes=1)
-    cursor = fleet.conn.execute(*list_query(50, due=DueRange(from_at, None)))
+    cursor = fleet.conn.execute(*list_query(50, due=DueRange(from_at, from_at + timedelta(days=1))))
     return [{"order_id": row[0]} for row in cursor.fetchall()]
 
 

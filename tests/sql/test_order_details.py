@@ -262,8 +262,8 @@ def test_search__beginning_of_an_id__finds_the_order(fleet: Fleet) -> None:
         assert search(fleet, text) == [order_id]
 
 
-def due(fleet: Fleet, from_at: str | None, to_at: str | None) -> list[UUID]:
-    instants = [datetime.fromisoformat(at) if at else None for at in (from_at, to_at)]
+def due(fleet: Fleet, from_at: str, to_at: str) -> list[UUID]:
+    instants = [datetime.fromisoformat(at) for at in (from_at, to_at)]
     with connect_as(fleet.database, "tracking_api") as conn:
         found = list_query(50, due=DueRange(*instants))
         return [row[0] for row in conn.execute(*found).fetchall()]
@@ -277,14 +277,14 @@ def due(fleet: Fleet, from_at: str | None, to_at: str | None) -> list[UUID]:
         ("2026-11-29T19:01Z", "2026-11-29T19:10Z", False),
         ("2026-11-29T19:10Z", "2026-11-29T19:20Z", True),  # ready_at
         ("2026-11-29T19:35Z", "2026-11-29T19:40Z", True),  # in the promised window
-        ("2026-11-29T19:45Z", None, True),  # its end
-        ("2026-11-29T19:46Z", None, False),
-        (None, "2026-11-29T19:00:01Z", True),
-        (None, "2026-11-29T19:00Z", False),
+        ("2026-11-29T19:45Z", "2026-12-09T19:45Z", True),  # its end
+        ("2026-11-29T19:46Z", "2026-12-09T19:45Z", False),
+        ("2026-11-19T19:46Z", "2026-11-29T19:00:01Z", True),
+        ("2026-11-19T19:46Z", "2026-11-29T19:00Z", False),
     ],
 )
 def test_due__each_time_of_an_order__finds_it(
-    fleet: Fleet, from_at: str | None, to_at: str | None, is_found: bool
+    fleet: Fleet, from_at: str, to_at: str, is_found: bool
 ) -> None:
     order_id = create(fleet, DETAILS)["order_id"]
     create(fleet, {"address": "Borgo 5"})
@@ -295,7 +295,8 @@ def test_due__each_time_of_an_order__finds_it(
 def test_due__order_with_one_time__is_found_by_it(fleet: Fleet, only: str) -> None:
     order_id = create(fleet, {only: "2026-11-29T19:10:00+00:00"})["order_id"]
     assert due(fleet, "2026-11-29T19:10Z", "2026-11-29T19:11Z") == [order_id]
-    assert due(fleet, "2026-11-29T19:11Z", None) == due(fleet, None, "2026-11-29T19:10Z") == []
+    assert due(fleet, "2026-11-29T19:11Z", "2026-11-30T19:11Z") == []
+    assert due(fleet, "2026-11-28T19:11Z", "2026-11-29T19:10Z") == []
 
 
 # -- failures --------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -28,6 +28,8 @@ from tracking_api.orders.schemas import (
 from tracking_api.orders.search import DueRange
 
 router = APIRouter(prefix="/orders", tags=["orders"])
+
+MAX_DUE_RANGE = timedelta(days=7)  # all of its orders are read, and sorted by their creation
 
 _DESTINATION = {"lon_deg": 11.2486, "lat_deg": 43.7712}
 _NEW_ORDERS = {
@@ -120,7 +122,8 @@ async def list_orders(
         QueryInstant | None,
         Query(
             description="Only orders due then or later, by a time of the promised window, "
-            "`ready_at` or `scheduled_for`."
+            "`ready_at` or `scheduled_for`. At most 7 days; a missing end is 7 days from the "
+            "other. Times of one order more than 2 days apart are not all found."
         ),
     ] = None,
     due_to: Annotated[
@@ -217,17 +220,19 @@ async def revoke_link(order_id: UUID, _: Staff, context: Context) -> None:
 
 
 def _due_range(due_from: datetime | None, due_to: datetime | None) -> DueRange | None:
-    """Return the range; None without an end. Raises UnusableRequest for an empty one."""
+    """Return the range; None without one. Raises UnusableRequest if it is empty or too long."""
     if due_from is None and due_to is None:
         return None
-    if due_from is not None and due_to is not None and due_to <= due_from:
+    from_at = due_from or cast("datetime", due_to) - MAX_DUE_RANGE
+    to_at = due_to or from_at + MAX_DUE_RANGE
+    if not timedelta(0) < to_at - from_at <= MAX_DUE_RANGE:
         complaint = {
             "loc": "query.due_to",
-            "msg": "must be after `due_from`",
+            "msg": f"must be after `due_from` by at most {MAX_DUE_RANGE.days} days",
             "reason": "out_of_range",
         }
         raise UnusableRequest([complaint])
-    return DueRange(due_from, due_to)
+    return DueRange(from_at, to_at)
 
 
 async def _assign(

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    ColumnElement,
     DateTime,
     Integer,
+    Select,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
     cast,
     func,
     literal_column,
+    or_,
     select,
     tuple_,
     union_all,
@@ -32,16 +34,17 @@ from doorstep.store.tables import orders as all_orders
 
 _ID_PREFIX = re.compile("[0-9a-f-]{4,36}")
 _HEX_DIGITS = 32
+LONGEST_ORDER = timedelta(days=2)  # from the first to the last time at which an order is due
 
 OrderKey = tuple[datetime, UUID]
 """Where a page of orders ended: created_at, order_id."""
 
 
 class DueRange(NamedTuple):
-    """From when, inclusive, until when, exclusive, orders are due; None is without an end."""
+    """From when, inclusive, until when, exclusive, orders are due."""
 
-    from_at: datetime | None
-    to_at: datetime | None
+    from_at: datetime
+    to_at: datetime
 
 
 def list_query(
@@ -62,6 +65,7 @@ def list_query(
         parameters["words"] = _word_query(text)
     if due is not None:
         parameters |= {"due_from": due.from_at, "due_to": due.to_at}
+        parameters["first_from"] = due.from_at - LONGEST_ORDER
     id_range = _order_id_range(text) if text else None
     if id_range is not None:
         parameters |= {"first_id": id_range[0], "last_id": id_range[1]}
@@ -129,9 +133,7 @@ def _list_statement(
         else:
             statement = statement.where(orders.order_id.in_(found))
     if by_due:
-        statement = statement.where(
-            orders.order_id.in_(select(order_detail.c.order_id).where(*_due_conditions()))
-        )
+        statement = statement.where(orders.order_id.in_(_due_orders()))
     if from_cursor:
         after = tuple_(
             bindparam("created_at", type_=DateTime(timezone=True)),
@@ -142,15 +144,26 @@ def _list_statement(
     return compile_statement(newest_first.limit(bindparam("limit", type_=Integer)))
 
 
-def _due_conditions() -> list[ColumnElement[bool]]:
-    """Return the conditions of order_detail, in the form of its index `order_detail_due`."""
+def _due_orders() -> Select[tuple[UUID]]:
+    """Return the ids of orders due in a range: by the index `order_detail_due`, then exactly."""
     times = order_detail.c
     columns = (times.ready_at, times.scheduled_for, times.promised_from, times.promised_to)
     instant = DateTime(timezone=True)
-    wanted = func.tstzrange(
-        bindparam("due_from", type_=instant),
-        bindparam("due_to", type_=instant),
-        literal_column("'[)'"),
+    first_from, due_from, due_to = (
+        bindparam(name, type_=instant) for name in ("first_from", "due_from", "due_to")
     )
-    overlaps = func.order_detail__due(*columns).op("&&", is_comparison=True)(wanted)
-    return [func.coalesce(*columns).is_not(None), overlaps]
+    first_at = func.least(*columns)
+    found = select(times.order_id).where(
+        func.coalesce(*columns).is_not(None),
+        first_at >= first_from,
+        first_at < due_to,
+        or_(
+            and_(times.ready_at >= due_from, times.ready_at < due_to),
+            and_(times.scheduled_for >= due_from, times.scheduled_for < due_to),
+            and_(
+                func.coalesce(times.promised_to, times.promised_from) >= due_from,
+                func.coalesce(times.promised_from, times.promised_to) < due_to,
+            ),
+        ),
+    )
+    return found.offset(literal_column("0"))  # or the planner walks all orders, the newest first

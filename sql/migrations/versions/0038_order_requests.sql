@@ -797,27 +797,10 @@ BEGIN
 END
 $$;
 
--- When an order is due, for a search: in its promised window, when it is ready, and when scheduled.
-CREATE FUNCTION order_detail__due(
-    ready_at timestamptz, scheduled_for timestamptz, promised_from timestamptz,
-    promised_to timestamptz
-)
-RETURNS tstzmultirange LANGUAGE sql IMMUTABLE
-RETURN tstzmultirange(
-    CASE WHEN ready_at IS NULL THEN 'empty'::tstzrange
-        ELSE tstzrange(ready_at, ready_at, '[]') END,
-    CASE WHEN scheduled_for IS NULL THEN 'empty'::tstzrange
-        ELSE tstzrange(scheduled_for, scheduled_for, '[]') END,
-    CASE WHEN coalesce(promised_from, promised_to) IS NULL THEN 'empty'::tstzrange
-        ELSE tstzrange(coalesce(promised_from, promised_to),
-            coalesce(promised_to, promised_from), '[]') END
-);
-
 CREATE INDEX order_detail_due ON order_detail
-USING gist (order_detail__due(ready_at, scheduled_for, promised_from, promised_to))
+(least(ready_at, scheduled_for, promised_from, promised_to))
 WHERE coalesce(ready_at, scheduled_for, promised_from, promised_to) IS NOT NULL;
 
-REVOKE EXECUTE ON FUNCTION share_link__details, fail_order_as_staff_v3, order_detail__due
-FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION fail_order_as_staff_v3, order_detail__due TO tracking_api;
+REVOKE EXECUTE ON FUNCTION share_link__details, fail_order_as_staff_v3 FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fail_order_as_staff_v3 TO tracking_api;
 GRANT SELECT (promised_from) ON order_detail TO tracking_api;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -108,9 +108,19 @@ async def test_list_orders__due_in_a_range__passes_it_on(http, store):
     from_at, to_at = datetime.fromisoformat(noon), datetime.fromisoformat(one)
     for query in (f"due_from={noon}", f"due_to={one}", f"due_from={noon}&due_to={one}"):
         assert (await http.get(f"/orders?{query}", headers=STAFF)).status_code == 200
-    ranges = [DueRange(from_at, None), DueRange(None, to_at), DueRange(from_at, to_at)]
+    week = timedelta(days=7)
+    ranges = [
+        DueRange(from_at, from_at + week),
+        DueRange(to_at - week, to_at),
+        DueRange(from_at, to_at),
+    ]
     assert store.searched == [(None, due) for due in ranges]
-    for bad in (f"due_from={noon}&due_to={noon}", f"due_from={one}&due_to={noon}", "due_to=12:00"):
+    for bad in (
+        f"due_from={noon}&due_to={noon}",
+        f"due_from={one}&due_to={noon}",
+        "due_from=2026-10-01T12:00:00Z&due_to=2026-10-08T12:00:01Z",
+        "due_to=12:00",
+    ):
         answer = await http.get(f"/orders?{bad}", headers=STAFF)
         problem_of(answer, 422, "unusable-request")
 
