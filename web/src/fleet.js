@@ -18,6 +18,7 @@ import { OrderPanel } from "./fleet/order-panel.js";
 import { PastStates, pastSymbolOf } from "./fleet/past-states.js";
 import { Playback } from "./fleet/playback.js";
 import { OrderQueue } from "./fleet/queue.js";
+import { OpenReturns } from "./fleet/returns.js";
 import { createSearch } from "./fleet/search.js";
 import { installShortcuts } from "./fleet/shortcuts.js";
 import { installTabs, showTab } from "./fleet/tabs.js";
@@ -137,7 +138,7 @@ function drawDriver(row, isAnimated) {
   if (!index.isShown(row, presence)) return fleetMap.removeDriver(row[column.driver_id]);
   const driver = {
     driver_id: row[column.driver_id],
-    state: row[column.state],
+    state: index.stateOf(row),
     fix_at_ms: row[column.fix_at_ms],
     lon_deg: row[column.lon_deg],
     lat_deg: row[column.lat_deg],
@@ -208,6 +209,7 @@ const orderPanel = new OrderPanel({
   notify,
   close: () => select(null, null),
   open: (found) => findOrder(found),
+  isReturning: (driverId) => index.returning.has(driverId),
   onChange: async (order) => {
     if (order) openOrders.update(order);
     if (order && order.order_id === selectedOrder) select(order.driver_id, order.order_id, { keepsNotice: true });
@@ -292,6 +294,8 @@ const playback = new Playback({
     if (!isOpen) driverPanel.refresh().catch(() => {}); // retried by the poll
   },
 });
+const showReturning = () => (updateCounts(), redraw());
+const returns = new OpenReturns({ index, openOrders, open: (order) => findOrder(order), onChange: showReturning });
 const alerts = new AlertTray({
   open: (alert) => (alert.order_id ? findOrder(alert) : select(alert.driver_id, null)),
 });
@@ -423,6 +427,7 @@ globalThis.doorstepFleet = {
 };
 
 async function refreshOrders() {
+  returns.refresh().catch(() => {}); // again with the next one
   await openOrders.refresh();
   queue.draw();
   orderPanel.draw();
