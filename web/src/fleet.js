@@ -6,6 +6,7 @@ import { chosenInAddress, nameInAddress } from "./fleet/address.js";
 import { AlertTray } from "./fleet/alerts.js";
 import { requestBox } from "./fleet/boxes.js";
 import { selectCity } from "./fleet/cities.js";
+import { consoleOf } from "./fleet/console.js";
 import { drawDriverList } from "./fleet/driver-list.js";
 import { DriverPanel } from "./fleet/driver-panel.js";
 import { createFilters, FleetIndex } from "./fleet/fleet-index.js";
@@ -400,31 +401,7 @@ restaurantButton.addEventListener("click", () => {
 });
 $("states").append(restaurantButton);
 
-globalThis.doorstepFleet = {
-  // for the console and the browser tests
-  frames: 0,
-  first: null, // the number of markers after the first snapshot
-  onFrame,
-  get drawMs() {
-    return fleetMap.markers?.drawMs;
-  },
-  get redraws() {
-    return fleetMap.markers?.redraws;
-  },
-  get drawn() {
-    return fleetMap.markers?.drawn;
-  },
-  get known() {
-    return fleetMap.markers?.keys.length;
-  },
-  get isTiled() {
-    return isTiled;
-  },
-  placeOf: (id) => fleetMap.markers?.placeOf(id),
-  directionOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.direction,
-  symbolOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.symbol,
-  drawNow: () => fleetMap.markers?.drawNow(),
-};
+globalThis.doorstepFleet = consoleOf(fleetMap, { onFrame, isTiled: () => isTiled });
 
 async function refreshOrders() {
   returns.refresh().catch(() => {}); // again with the next one
