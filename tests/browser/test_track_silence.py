@@ -12,6 +12,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.page_checks import PHONE, wait_for_text
 from tests.browser.pictures.customer_page import open_state
 from tests.browser.pictures.customer_states import (
+    AT_RESTAURANT,
     COURIER,
     EVENTS,
     NOW,
@@ -23,7 +24,6 @@ from tests.browser.pictures.customer_states import (
 from tests.browser.pictures.studio import ZONE
 
 SILENCE = timedelta(minutes=6)
-AT_RESTAURANT = (*EVENTS[:3], "at_restaurant")
 UNSEEN = {
     "en-GB": "The courier’s position is not known yet",
     "it-IT": "La posizione del corriere non è ancora nota",
