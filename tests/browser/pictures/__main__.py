@@ -17,7 +17,6 @@ from tests.browser.pictures.staff_pages import (
     picture_observe,
     picture_reports,
     picture_restaurant,
-    picture_series,
     picture_sign_in,
 )
 from tests.browser.pictures.studio import Studio
@@ -31,7 +30,6 @@ PAGES: dict[str, Callable[[Studio], Awaitable[None]]] = {
     "admin": picture_admin,
     "observe": picture_observe,
     "reports": picture_reports,
-    "series": picture_series,
     "sign-in": picture_sign_in,
 }
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from typing import Any
 
 from playwright.async_api import Page
@@ -14,19 +12,12 @@ from tests.browser.page_checks import DESKTOP, eventually, wait_for_text
 from tests.browser.pictures.studio import Studio
 from tests.browser.test_admin import open_admin
 from tests.browser.test_dispatch import Alerts, busy_evening, report_evening
-from tests.browser.test_fleet import fleet_value
+from tests.browser.test_fleet import NO_WEBGL, fleet_value
 from tests.browser.test_restaurant import ITEMS, open_restaurant
-from tests.browser.test_series import Source, state_of
 from tests.browser.test_sign_in import add_staff
 from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
 
 VISIONS = ("none", "protanopia", "deuteranopia", "tritanopia", "achromatopsia")
-NO_WEBGL = """(() => {
-  const { getContext } = HTMLCanvasElement.prototype;
-  HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
-    return kind.startsWith("webgl") ? null : getContext.call(this, kind, ...rest);
-  };
-})()"""
 ENGLISH = ("en",)  # pages for admins are in English alone
 
 Step = Callable[[Page], Awaitable[Any]]
@@ -88,7 +79,7 @@ async def picture_dispatch(studio: Studio) -> None:
 
     async def without_webgl(**options: Any) -> Page:
         async def before(page: Page) -> None:
-            await page.add_init_script(NO_WEBGL)
+            await page.add_init_script(f"({NO_WEBGL})()")
 
         await report_evening(city, next(north_m))
         page = await studio.open_page(f"/fleet#{city.staff_token}", before=before, **options)
@@ -175,44 +166,6 @@ async def picture_admin(studio: Studio) -> None:
             return page
 
         await studio.take(f"{tab.replace('_', ' ')}: form", with_form, languages=ENGLISH)
-
-
-async def picture_series(studio: Studio) -> None:
-    """No series, one with live points, two over the same range, and no connection."""
-
-    async def opening(query: str = "", **options: Any) -> Page:
-        page = await studio.open_page(f"/series{query}#{studio.city.staff_token}", **options)
-        await page.wait_for_selector("#list:not(:empty), #none:not([hidden])", state="attached")
-        return page
-
-    await studio.take("no series", opening, languages=ENGLISH)
-    with closing(Source(studio.city.stack)) as source:
-        for n, measure in enumerate(("oven_c", "fridge_c")):
-            degrees = [180 * (1 - n) + 4 + 3 * math.sin(at / 9) for at in range(240)]
-            await source.publish_values(measure, *degrees)
-        one = f"?name={source.name('oven_c')}"
-
-        async def chart(query: str = one, **options: Any) -> Page:
-            page = await opening(query, **options)
-            await state_of(page, lambda state: len(state["ys"]) >= 60)
-            return page
-
-        await studio.take("a series", chart, languages=ENGLISH)
-
-        async def two(**options: Any) -> Page:
-            page = await chart(f"{one}&beside={source.name('fridge_c')}", **options)
-            await state_of(page, lambda state: len(state["secondYs"]) >= 60)
-            return page
-
-        await studio.take("two series", two, languages=ENGLISH)
-
-        async def without_connection(**options: Any) -> Page:
-            page = await chart(**options)
-            await page.context.set_offline(True)
-            await page.wait_for_selector("#connection-banner:not([hidden])")
-            return page
-
-        await studio.take("no connection", without_connection, languages=ENGLISH)
 
 
 async def picture_observe(studio: Studio) -> None:
