@@ -10,7 +10,7 @@ from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.recorder import DataError
 
-MAX_BACKOFF_S = 5.0  # between two attempts while a dependency is unavailable
+MAX_BACKOFF_S = 1.0  # while a dependency is unavailable; ready within seconds of its return
 
 
 class Worker:

@@ -8,7 +8,9 @@ framing of a body    512 KiB of chunk sizes, extensions and trailers
 unread answer        30 s without room in the kernel's buffer
 unauthenticated      50 connections per address; a connection stops to count with its first
                      good token (`note_good_token`)
-all                  `max_connections`; one more is closed at once
+all                  `max_connections`
+beyond a number      503 with Retry-After to the first bytes; 100 at once wait for them, for 2 s at
+                     most, others are closed at once
 
 Addresses of trusted proxies are exempt from the bound per address: a proxy carries many clients.
 """
@@ -40,7 +42,19 @@ MAX_FRAMING_BYTES = 512 * 1024  # 64 KiB of body in chunks of one byte take 6 by
 HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 30.0
+MAX_REFUSED = 100  # that wait for their 503; each holds a descriptor
+REFUSED_TIMEOUT_S = 2.0
 MAX_UNAUTHENTICATED = 50  # per address: a browser opens 6, an office behind one address a few dozen
+
+_REFUSED_BODY = (
+    b'{"type":"/problems/unavailable","title":"Service Unavailable","status":503,'
+    b'"detail":"too many connections wait for an answer; try again"}'
+)
+REFUSED_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\n"
+    b"cache-control: no-store\r\ncontent-type: application/problem+json\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_REFUSED_BODY), _REFUSED_BODY)
+)
 
 CLOSED = Metric("doorstep_http_closed", "Connections that the server closed, and why.", ["reason"])
 
@@ -59,6 +73,7 @@ class ConnectionLimits:
     body_timeout_s: float = BODY_TIMEOUT_S
     write_timeout_s: float = WRITE_TIMEOUT_S
     open_connections: int = 0
+    refused: int = 0  # that are still open
     unauthenticated: Counter[str] = field(default_factory=Counter)
     _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False)
 
@@ -101,6 +116,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._limits = limits
         self._is_counted = False
         self._counted_address: str | None = None
+        self._is_refused = False
+        self._is_answered = False  # of a refused one
         self._is_reading_head = True
         self._unframed_bytes = 0  # received since the last head or body byte
         self._deadline: asyncio.TimerHandle | None = None
@@ -120,7 +137,7 @@ class GuardedProtocol(HttpToolsProtocol):
         refusal = self._limits.refusal("" if is_trusted else address)
         if refusal is not None:
             CLOSED.labels(refusal).inc()
-            transport.abort()
+            self._await_refused_request()
             return
         self._is_counted = True
         self._limits.open_connections += 1
@@ -128,6 +145,15 @@ class GuardedProtocol(HttpToolsProtocol):
             self._counted_address = address
             self._limits.unauthenticated[address] += 1
         self._arm(self._limits.head_timeout_s, "slow_head")
+
+    def _await_refused_request(self) -> None:
+        """Wait a moment for the request, so that its client reads an answer and no reset."""
+        if self._limits.refused >= MAX_REFUSED:
+            self.transport.abort()
+            return
+        self._is_refused = True
+        self._limits.refused += 1
+        self._deadline = self.loop.call_later(REFUSED_TIMEOUT_S, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop_deadlines()
@@ -145,6 +171,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def release(self) -> None:
         """Stop counting this connection at all."""
         self.authenticate()
+        if self._is_refused:
+            self._is_refused = False
+            self._limits.refused -= 1
         if self._is_counted:
             self._is_counted = False
             self._limits.open_connections -= 1
@@ -153,6 +182,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.parser is None or self.transport.is_closing():
+            return
+        if self._is_refused:
+            self._answer_refused()
             return
         if self._deadline is None and self._is_reading_head:
             self._arm(self._limits.head_timeout_s, "slow_head")
@@ -164,6 +196,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(b"431 Request Header Fields Too Large", "large_head")
         elif self._unframed_bytes > MAX_FRAMING_BYTES:
             self._refuse(b"400 Bad Request", "large_framing")
+
+    def _answer_refused(self) -> None:
+        """Answer 503 once, and ignore the rest until the client closes."""
+        if self._is_answered:
+            return
+        self._is_answered = True
+        self.transport.write(REFUSED_ANSWER)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()  # a close would reset what the client still sends
+        else:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ AWAY_S = 12.0  # longer than any time-out
 FAIL_WITHIN_S = 5.0
 FULL_FOR_S = 6.0
 FULL_WITHIN_S = 2.0
+REFUSED = re.compile("connection became free|too many connections")  # in the answer's detail
 LOCKED_S = 30.0
 NORMAL_S = 3.0  # for a PATCH of another driver, on a busy machine
 
@@ -148,10 +150,10 @@ def pool_exhausted(env: FaultEnvironment) -> Outcome:
         responses = callers.since(began, freed_at - FULL_WITHIN_S)
         everything, lost = callers.since(began), callers.lost()
     failed = [one for one in responses if one.failed]
-    refused_s = [one.took_s for one in failed if "connection became free" in one.detail]
+    refused_s = [one.took_s for one in failed if REFUSED.search(one.detail)]
     slowest_s = max(one.took_s for one in failed)
     return Outcome(
-        f"{_summary(responses)}: {len(refused_s)} without a connection, the slowest after "
+        f"{_summary(responses)}: {len(refused_s)} refused for want of a connection, after "
         f"{max(refused_s):.2f} s; the others had one and waited for the lock, {slowest_s:.2f} s at "
         f"most; {lost} acked PATCHes lost",
         recovery_s,

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from doorstep.http.guarded_protocol import (
     CLOSED,
+    MAX_REFUSED,
     ConnectionLimits,
     guarded,
     note_good_token,
@@ -175,7 +177,7 @@ async def test_answer__never_read__is_cut_off() -> None:
 async def test_unauthenticated__beyond_the_bound_of_an_address__are_refused() -> None:
     async with serving(limits(max_unauthenticated=3)) as port:
         kept = [await connect(port) for _ in range(3)]
-        assert await answer_of(port, GOOD) == b""
+        assert (await answer_of(port, GOOD)).startswith(b"HTTP/1.1 503")
         kept[0][1].write(GOOD.replace(b"/good", b"/token"))
         await kept[0][0].readuntil(b"oo")
         reader, writer = await connect(port)
@@ -190,7 +192,32 @@ async def test_trusted_proxy__has_no_bound_per_address__but_the_one_in_all() -> 
             reader, writer = await connect(port)
             writer.write(GOOD)
             assert (await reader.readuntil(b"oo")).startswith(b"HTTP/1.1 200")
+        assert (await answer_of(port, GOOD)).startswith(b"HTTP/1.1 503")
+
+
+async def test_refused__client_that_sends_its_body_later__reads_503_with_retry_after() -> None:
+    bounds = limits(max_unauthenticated=0)
+    async with serving(bounds) as port, httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.patch(f"http://127.0.0.1:{port}/read", content=b"x" * MIB)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert answer.json()["status"] == 503
+
+
+async def test_refused__that_sends_nothing__is_closed_and_counts_no_longer() -> None:
+    bounds = limits(max_unauthenticated=0)
+    async with serving(bounds) as port:
+        assert await answer_of(port, b"") == b""
+        assert bounds.refused == 0
+
+
+async def test_refused__beyond_their_own_bound__are_closed_at_once() -> None:
+    bounds = limits(max_unauthenticated=0)
+    async with serving(bounds) as port:
+        for _ in range(MAX_REFUSED):
+            await connect(port)
         assert await answer_of(port, GOOD) == b""
+        assert bounds.open_connections == 0
 
 
 async def test_connections__that_ended__count_no_longer() -> None:
