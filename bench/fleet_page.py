@@ -26,6 +26,7 @@ from bench.measure import progress, spread
 from bench.pages import CHROMIUM, CHROMIUM_ARGUMENTS
 from bench.running_stack import running_stack
 
+POLL_MS = 100
 # Adds measureFrames(seconds, everySecond) to the page.
 MEASURE = """globalThis.measureFrames = async (seconds, everySecond) => {
   const times = [];
@@ -117,7 +118,8 @@ def _open(browser: Browser, address: str, drivers: int, seconds: int) -> dict[st
     page.route("**/fleet/stream*", abort)
     page.goto(address)
     page.wait_for_url(lambda url: "/sign-in" not in url)
-    page.wait_for_function("globalThis.doorstepMap?.loaded()")
+    while not page.evaluate("Boolean(globalThis.doorstepMap?.loaded())"):
+        page.wait_for_timeout(POLL_MS)
     page.evaluate(MEASURE)
     measured: dict[str, Any] = page.evaluate(STREAM, {"count": drivers, "seconds": seconds})
     context.close()
