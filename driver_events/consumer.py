@@ -70,6 +70,7 @@ class PartitionConsumer:
         self._fetch_wait_ms = fetch_wait_ms
         self.check_clock = check_clock
         self._log = get_logger(topic=topic)
+        self._deleted_unread = metrics.DELETED_UNREAD.labels(topic)  # a series before it counts
         self._admin = self._make_admin_client()
         self._assigned: list[int] = []
         self._offsets: dict[int, int] = {}  # the next offset of each partition that is read
@@ -283,7 +284,7 @@ class PartitionConsumer:
                 self._offsets[partition] = to
         deleted = sum(to - start for start, to in offset_ranges.values()) - records
         if deleted > 0:
-            metrics.DELETED_UNREAD.labels(self._topic).inc(deleted)
+            self._deleted_unread.inc(deleted)
             self._log.error("deleted_before_read", records=deleted)
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ from prometheus_client import Counter, Gauge, Histogram
 _LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 3600)
 
 FIXES = Counter("doorstep_driver_events_fixes", "Fixes, by outcome", ["outcome"])
+for _outcome in ("committed", "parked"):  # Prometheus sees no increase in a series' first value
+    FIXES.labels(_outcome)
 REFUSED = Counter("doorstep_driver_events_refused", "Fixes refused or quarantined", ["reason"])
 CHATTY = Counter(
     "doorstep_driver_events_chatty", "Devices over 5 fixes/s in the long run, counted once an hour"

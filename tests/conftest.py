@@ -1,18 +1,19 @@
-"""Fixtures for every test: a database per test; and which tests share an xdist worker."""
+"""Fixtures for every test: a database per test; and the scheduler of a full run."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database, create_template
+from tests.worker_groups import GroupScheduling, sort_for_workers
 
 # Kafka runs for a minute or two: full JIT compilation costs more CPU time than it saves.
 os.environ.setdefault("KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m -XX:TieredStopAtLevel=1")
@@ -37,36 +38,34 @@ def database(postgres_cluster: PostgresCluster) -> Iterator[Database]:
         yield database
 
 
-# A full run has two workers. Tests that share a stack run in one worker; the others run anywhere.
-WORKER_GROUPS = {
-    **dict.fromkeys(("integration", "fuzz", "traces"), "stack"),
-    **dict.fromkeys(("acceptance", "browser", "faults"), "acceptance"),
-}
+@pytest.fixture(scope="session")
+def only_worker(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """`only_worker("stack")` fails if another worker of this run has made the same claim.
 
-
-class FolderScheduling(LoadScopeScheduling):
-    """Keep tests of one worker group together, by folder.
-
-    xdist's own `loadgroup` writes the group into each test's id, which pytest 9.2 does not allow.
+    `workers=2` lets two of them.
     """
 
-    def _split_scope(self, nodeid: str) -> str:
-        """Return the worker group of a test, or its id if it has none."""
-        return WORKER_GROUPS.get(nodeid.split("/")[1], nodeid)
-
-
-@pytest.fixture(scope="session")
-def only_worker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
-    """`only_worker("stack")` fails if another worker of this run has made the same claim."""
-
-    def claim(servers: str) -> None:
-        if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder in the run's folder
-            (tmp_path_factory.getbasetemp().parent / f"has {servers}").mkdir()
+    def claim(servers: str, workers: int = 1) -> None:
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            return
+        folder = tmp_path_factory.getbasetemp().parent  # each worker has a folder in it
+        for number in range(workers):
+            with contextlib.suppress(FileExistsError):
+                (folder / f"has {servers} {number}").mkdir()
+                return
+        pytest.fail(f"other workers have {servers}")
 
     return claim
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests of a full run for its workers."""
+    sort_for_workers(items)
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling:
-    """Schedule tests by worker group."""
-    return FolderScheduling(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """Schedule tests by group, in the order of the collection."""
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -21,11 +21,13 @@ from psycopg.types.json import Jsonb
 from doorstep.errors import DoorstepError
 from doorstep.store.error_mapping import translated
 from doorstep.store.personal_data import forget_driver, forget_order
+from ops.stack.backup_repository import CONFIG, BackupError
 from sql import query
 
 QUERIES = "queries/backup.sql"
 OVERLAP = timedelta(minutes=15)  # longer than any transaction that erases
 WHO = "run:restore"  # in the audit
+_WAITING = "revocations wait in the database until it is there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,11 @@ class Applied:
 
 
 class CredentialLog:
-    """The file. One process writes it at a time."""
+    """The file. One process writes it at a time.
+
+    It is written only beside pgBackRest's configuration. While that is missing, the disk of the
+    backups is not mounted; what has changed stays in the database, and is appended later.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -58,7 +64,10 @@ class CredentialLog:
         self._since = datetime.min.replace(tzinfo=UTC)
 
     def follow(self, conn: psycopg.Connection[Any], *, scan_customers: bool = True) -> int:
-        """Append what has changed since the last call; return the number of lines."""
+        """Append what has changed since the last call; return the number of lines.
+
+        Raises BackupError if the folder is not one of backups.
+        """
         now = datetime.now(UTC)
         with translated():
             found = conn.execute(query("newest_credential_version", QUERIES)).fetchone()
@@ -89,7 +98,7 @@ class CredentialLog:
             + "\n"
             for one in entries
         )
-        with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+        with _open_beside_config(self._path) as file:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -157,6 +166,22 @@ def _forget_again(conn: psycopg.Connection[Any], row: dict[str, Any], applied: A
         applied.not_forgotten.append(f"{name}: {exc}")
     else:
         applied.forgotten.append(name)
+
+
+def _open_beside_config(path: Path) -> TextIO:
+    """Open the file for appending. The folder is opened once: a disk may go in between."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        raise BackupError(f"{path.parent} is missing: {_WAITING}") from None
+    try:
+        os.stat(CONFIG, dir_fd=folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        return open(os.open(path.name, flags, 0o600, dir_fd=folder), "w", encoding="utf-8")
+    except FileNotFoundError:
+        raise BackupError(f"{path.parent} has no {CONFIG}: {_WAITING}") from None
+    finally:
+        os.close(folder)
 
 
 def _hash(row: Mapping[str, Any]) -> int:

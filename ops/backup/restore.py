@@ -84,6 +84,7 @@ def restore(stack: Stack, to: datetime | None, echo: Echo, *, in_place: bool = F
     before the database is open puts it back.
     """
     repository = stack.backups()
+    repository.check_present()
     if not repository.is_in_use:
         raise BackupError(f"there is no backup in {repository.folder}")
     stack.paths.root.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """`python -m ops.backup.worker`: makes backups by schedule, verifies them, and logs revocations.
 
-The supervisor runs it in a stack that has backups. Two threads: the schedule, in which a backup may
-take minutes, and the log, which follows the database every second.
+The supervisor runs it in a stack that has backups. Three threads: the schedule, in which a backup
+may take hours; the log, which follows the database every second; and the check whether PostgreSQL
+archives, which neither of them may delay.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from doorstep.settings import EX_CONFIG
 from doorstep.telemetry import TelemetryServer, configure_logging, get_logger
 from ops.backup import metrics
 from ops.backup.credential_log import CredentialLog
-from ops.stack.backup_repository import Backup, BackupKind, BackupRepository
+from ops.stack.backup_repository import Backup, BackupError, BackupKind, BackupRepository
 from ops.stack.settings import StackSettings
 from ops.stack.stack import Stack
 from sql import query
@@ -30,6 +31,7 @@ from sql import query
 LOG_EVERY_S = 1.0
 SCAN_EVERY_S = 30.0  # reads all customers' tokens, which have no index on their end
 SCHEDULE_EVERY_S = 10.0
+CHECK_EVERY_S = 10.0
 FIRST_SCHEDULE_S = 30.0  # `./run backup`, which starts the worker, makes the first
 RETRY_AFTER = timedelta(minutes=1)  # after a failed backup
 
@@ -39,33 +41,37 @@ class Worker:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._repository: BackupRepository = stack.backups()
         self._stopped = threading.Event()
         self._failed_at: datetime | None = None
-        self._is_following = False
+        self._waits_for = "database"  # the log, until it is read
         self._schedule_from = time.monotonic() + FIRST_SCHEDULE_S
         settings = stack.settings
         self._every = timedelta(hours=settings.backup_every_h)
         self._full_every = timedelta(days=settings.backup_full_every_days)
+        metrics.EVERY_S.set(self._every.total_seconds())
+
+    @property
+    def _repository(self) -> BackupRepository:
+        """The repository as it is now: `./run up` may prepare it after the worker's start."""
+        return self._stack.backups()
 
     def stop(self) -> None:
-        """End both threads after their present step."""
+        """End the threads after their present step."""
         self._stopped.set()
 
     def readiness(self) -> Mapping[str, bool]:
-        """Return whether revocations are logged."""
-        return {"database": self._is_following}
+        """Return whether revocations are logged: what they are read from, and written to."""
+        return {name: name != self._waits_for for name in ("database", "repository")}
 
     def run(self) -> None:
         """Work until stopped."""
-        threads = [
-            threading.Thread(target=self._repeat, args=(self._follow, LOG_EVERY_S), daemon=True),
-            threading.Thread(
-                target=self._repeat, args=(self._schedule, SCHEDULE_EVERY_S), daemon=True
-            ),
-        ]
-        for thread in threads:
-            thread.start()
+        steps = (
+            (self._check_archiving, CHECK_EVERY_S),
+            (self._follow, LOG_EVERY_S),
+            (self._schedule, SCHEDULE_EVERY_S),
+        )
+        for step in steps:
+            threading.Thread(target=self._repeat, args=step, daemon=True).start()
         self._stopped.wait()
 
     def _repeat(self, step: Callable[[], None], every_s: float) -> None:
@@ -75,27 +81,47 @@ class Worker:
                 step()
                 failure = ""
             except Exception as exc:  # noqa: BLE001 - the thread's boundary
-                self._is_following = step != self._follow and self._is_following
+                if step == self._follow:
+                    is_folder = isinstance(exc, BackupError | OSError)
+                    self._waits_for = "repository" if is_folder else "database"
                 if str(exc) != failure:  # once, not each second
                     failure = str(exc)
                     get_logger().warning("backup_worker_waits", step=step.__name__, error=failure)
             self._stopped.wait(every_s)
 
+    def _check_archiving(self) -> None:
+        """Update the metrics of the archive, whatever fails."""
+        is_archiving = False
+        try:
+            self._repository.check_present()
+            with owner_connection(self._stack.database_admin_url) as conn:
+                row = conn.execute(query("archiver_state", "queries/backup.sql")).fetchone()
+            if row is not None:
+                archived_at, is_failing = row
+                is_archiving = self._repository.is_in_use and not is_failing
+                metrics.LAST_WAL_AT.set(archived_at.timestamp() if archived_at else 0)
+        finally:
+            metrics.ARCHIVING.set(is_archiving)
+            metrics.CHECKED_AT.set_to_current_time()
+
     def _follow(self) -> None:
-        """Log revocations until the connection ends."""
+        """Log revocations until the connection ends or the folder is gone."""
+        self._repository.check_present()
         log = CredentialLog(self._repository.credentials_file)
         scan_at = time.monotonic()
         with owner_connection(self._stack.database_admin_url) as conn:
             while not self._stopped.is_set():
+                self._repository.check_present()
                 is_scan = time.monotonic() >= scan_at
                 log.follow(conn, scan_customers=is_scan)
                 if is_scan:
                     scan_at = time.monotonic() + SCAN_EVERY_S
-                self._is_following = True
+                self._waits_for = ""
                 self._stopped.wait(LOG_EVERY_S)
 
     def _schedule(self) -> None:
-        """Make and verify a backup if one is due, and update the metrics."""
+        """Make and verify a backup if one is due, and update the metrics of backups."""
+        self._repository.check_present()
         if not self._repository.is_in_use:
             return
         if self._stack.has_replicas:
@@ -127,15 +153,8 @@ class Worker:
 
     def _update_metrics(self, newest: Backup | None) -> None:
         verified = self._repository.last_verification()
-        metrics.EVERY_S.set(self._every.total_seconds())
         metrics.LAST_BACKUP_AT.set(newest.ended_at.timestamp() if newest else 0)
         metrics.VERIFIED.set(verified is None or verified.is_valid)
-        with owner_connection(self._stack.database_admin_url) as conn:
-            row = conn.execute(query("archiver_state", "queries/backup.sql")).fetchone()
-        if row is not None:
-            archived_at, is_failing = row
-            metrics.ARCHIVING.set(not is_failing)
-            metrics.LAST_WAL_AT.set(archived_at.timestamp() if archived_at else 0)
 
 
 def due(

@@ -50,6 +50,7 @@ def backup(stack: Stack, options: argparse.Namespace) -> int:
 def backups(stack: Stack, options: argparse.Namespace) -> int:
     """List the backups. The exit status is 1 if there is none, or one is damaged."""
     repository = stack.backups()
+    repository.check_present()
     if options.verify and repository.is_in_use:
         repository.verify()
     info, verified = repository.info(), repository.last_verification()

@@ -49,6 +49,7 @@ class Addresses:
     # of the backup worker, if backups are used
     backups: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8005))
     webhooks: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8006))
+    broker_sync: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8007))
     # with monitoring
     prometheus: Bind | None = None
     alertmanager: Bind | None = None
@@ -62,6 +63,10 @@ class Addresses:
     patroni: tuple[Bind, ...] = ()
     etcd: tuple[Bind, ...] = ()
     etcd_peers: tuple[Bind, ...] = ()
+    # with --ha and monitoring: one per node, the first is `kafka_exporter`, `postgres_exporter`
+    kafka_exporters: tuple[Bind, ...] = ()
+    postgres_exporters: tuple[Bind, ...] = ()
+    etcd_metrics: tuple[Bind, ...] = ()
 
     @property
     def has_replicas(self) -> bool:
@@ -150,7 +155,9 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
     public = "127.0.0.1" if tls else settings.doorstep_bind
     replicas: dict[str, Any] = _choose_replicas(chooser, settings) if settings.doorstep_ha else {}
     monitoring: dict[str, Any] = {
-        name: chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
+        name: replicas[f"{name}s"][0]
+        if f"{name}s" in replicas
+        else chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
         for name in (MONITORING if settings.doorstep_observe else ())
     }
     kafkas, controllers = replicas.get("kafkas"), replicas.get("kafka_controllers")
@@ -189,6 +196,7 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
         backups=chooser.choose("backups", internal, settings.backup_port),
         webhooks=chooser.choose("webhooks", internal, settings.webhooks_port),
+        broker_sync=chooser.choose("broker_sync", internal, settings.broker_sync_port),
         **monitoring,
         **replicas,
     )
@@ -202,7 +210,19 @@ def _choose_replicas(chooser: _PortChooser, settings: StackSettings) -> dict[str
             chooser.choose(f"{process}-{number + 1}", host, port, number) for number in range(count)
         )
 
+    exporters: dict[str, tuple[Bind, ...]] = {}
+    if settings.doorstep_observe:
+        exporters = {
+            "kafka_exporters": choose(
+                "kafka_exporter", "127.0.0.1", settings.kafka_exporter_port, KAFKA_NODES
+            ),
+            "postgres_exporters": choose(
+                "postgres_exporter", "127.0.0.1", settings.postgres_exporter_port, DATABASE_NODES
+            ),
+            "etcd_metrics": choose("etcd's metrics", "127.0.0.1", 0, ETCD_NODES),
+        }
     return {
+        **exporters,
         "kafkas": choose("kafka", internal, settings.kafka_port, KAFKA_NODES),
         "kafka_controllers": choose("kafka's controller", "127.0.0.1", 0, KAFKA_NODES),
         "databases": choose("postgres", internal, settings.database_port, DATABASE_NODES),

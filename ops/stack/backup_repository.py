@@ -35,6 +35,7 @@ PROGRAM = "pgbackrest"
 STANZA = "doorstep"
 CIPHER = "repo1-cipher-type=aes-256-cbc"
 ARCHIVE_TIMEOUT_S = 60  # a commit is in the archive after this time at the latest
+CONFIG = "pgbackrest.conf"
 _WAL_FILE = re.compile(r"[0-9A-F]{24}-[0-9a-f]{40}")
 _DAMAGE = re.compile(
     r"(missing|checksum invalid|size invalid|other): [1-9]|status: (error|invalid)"
@@ -92,11 +93,13 @@ class BackupRepository:
     keep_full: int = 2
     cipher_pass_file: Path | None = None  # for a new repository, or after the loss of the disk
     server: int = 0  # with --ha: which server, from 1
+    remembered_in: Path | None = None  # the stack's file that names `folder`, once it was used
 
     @classmethod
     def of(cls, paths: StackPaths, settings: StackSettings, server: int = 0) -> BackupRepository:
         """Return the repository that BACKUP_DIR names, or the one in use."""
-        folder = settings.backup_dir or paths.backup_dir()
+        used = paths.backup_dir()
+        folder = settings.backup_dir or used
         home = paths.postgres_node(server) if server else paths.postgres
         return cls(
             (folder or default_folder(paths)).absolute(),
@@ -105,6 +108,7 @@ class BackupRepository:
             settings.backup_keep_full,
             settings.backup_cipher_pass_file,
             server,
+            paths.backup_dir_file if folder and used == folder.absolute() else None,
         )
 
     @property
@@ -116,7 +120,7 @@ class BackupRepository:
 
     @property
     def _first_config_file(self) -> Path:
-        return self.folder.resolve() / "pgbackrest.conf"
+        return self.folder.resolve() / CONFIG
 
     @property
     def credentials_file(self) -> Path:
@@ -133,7 +137,9 @@ class BackupRepository:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether the repository is encrypted."""
+        """Whether the repository is encrypted, or was when it was last seen."""
+        if self.is_lost:
+            return self.cipher_file.exists()
         return self.is_in_use and CIPHER in self._first_config_file.read_text(encoding="utf-8")
 
     @property
@@ -142,13 +148,30 @@ class BackupRepository:
         return self._first_config_file.exists()
 
     @property
+    def is_lost(self) -> bool:
+        """Whether this stack's backups were made here, and are not here now."""
+        return self.remembered_in is not None and not self.is_in_use
+
+    def check_present(self) -> None:
+        """Raise BackupError if the backups are lost: their disk is not mounted, for example."""
+        if self.is_lost:
+            raise BackupError(
+                f"{self.folder} has no {CONFIG}, and this stack's backups were there: mount the "
+                "disk again; if they are gone, set BACKUP_DIR to a new folder, or to begin anew "
+                f"in this one delete {self.remembered_in}; then ./run up"
+            )
+
+    @property
     def is_wanted(self) -> bool:
         """Whether WAL is archived and backups are scheduled."""
         return self.is_chosen or self.is_in_use
 
     def postgres_config(self) -> dict[str, str]:
-        """Return PostgreSQL's settings: WAL is archived once the repository is in use."""
-        if not self.is_in_use:
+        """Return PostgreSQL's settings: WAL is archived once the repository is in use.
+
+        While the repository is lost, archiving fails, so that PostgreSQL keeps its WAL.
+        """
+        if not self.is_in_use and not self.is_lost:
             return {"archive_mode": "on", "archive_command": NO_ARCHIVING}
         return {
             "archive_mode": "on",
@@ -162,6 +185,7 @@ class BackupRepository:
         """Create the folder and write pgBackRest's configuration. Idempotent. Raises StackError."""
         if shutil.which(PROGRAM) is None:
             raise StackError("pgbackrest is missing: apt install pgbackrest")
+        self.check_present()
         user = postgres_user()
         if self.folder == default_folder(paths):
             make_data_dir(user, self.folder, echo)
@@ -240,7 +264,7 @@ class BackupRepository:
         if found is not None and found != cluster.system_id():
             raise BackupError(
                 f"{self.folder} has the backups of another database: ./run restore brings that "
-                "back; to back up the present one, move the folder away or set BACKUP_DIR"
+                "back; to back up the present one, set BACKUP_DIR to a new folder"
             )
 
     def check_not_lost(self, data_dirs: Sequence[Path] = ()) -> None:
@@ -249,12 +273,13 @@ class BackupRepository:
         `data_dirs`: those of all servers, if there are several.
         """
         has_data = any((one / "PG_VERSION").exists() for one in (self.data_dir, *data_dirs))
-        if has_data or not self.is_in_use:
+        if has_data:
             return
+        self.check_present()
         if self.info().backups:
             raise StackError(
                 f"the database's folder {self.data_dir} is gone, and {self.folder} has backups of "
-                "it: ./run restore; to start empty, move the backups away"
+                "it: ./run restore; to start empty, set BACKUP_DIR to a new folder"
             )
 
     # -- backups -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ops.stack.monitoring_files import FOLDER, find_agent, find_program
 from ops.stack.paths import OBSERVER, StackPaths
 from ops.stack.postgres import DATABASE, PostgresCluster
 from ops.stack.private_file import replace_file
-from ops.stack.processes import SERVICES, ProcessSpec, has_service
+from ops.stack.processes import BROKER_SYNC, SERVICES, ProcessSpec, has_service
 from ops.stack.settings import StackSettings
 from ops.stack.users import SERVICE_USER, as_user, dies_with_parent, make_data_dir, server_user
 
@@ -60,12 +60,21 @@ def write_targets(paths: StackPaths, addresses: Addresses, *, backups: bool) -> 
 def targets(addresses: Addresses, *, backups: bool) -> list[dict[str, Any]]:
     """Return the scraped addresses, each with its job."""
     jobs = {name: addresses.telemetry_of(name) for name in SERVICES if has_service(name)}
-    jobs |= {job: getattr(addresses, name) for job, name in EXPORTERS.items()}
+    jobs[BROKER_SYNC] = reach(addresses.broker_sync)
     if backups:
         jobs["backups"] = reach(addresses.backups)
     found = list(jobs.items())
+    for job, name in EXPORTERS.items():
+        found += [(job, bind) for bind in _each(addresses, name)]
     found += [("patroni", reach(bind)) for bind in addresses.patroni]
+    found += [("etcd", bind) for bind in addresses.etcd_metrics]
     return [{"targets": [str(bind)], "labels": {"job": job}} for job, bind in found]
+
+
+def _each(addresses: Addresses, exporter: str) -> tuple[Bind, ...]:
+    """Return the addresses of one kind of exporter: with --ha one per server."""
+    one: Bind = getattr(addresses, exporter)
+    return getattr(addresses, f"{exporter}s", ()) or (one,)
 
 
 def set_up(paths: StackPaths, addresses: Addresses, cluster: PostgresCluster) -> None:
@@ -83,16 +92,9 @@ def monitoring_specs(
     alertmanager, prometheus = paths.alertmanager.resolve(), paths.prometheus.resolve()
     return [
         _spec("node_exporter", addresses, settings, ["--collector.disable-defaults", *_NODE]),
-        _spec(
-            "postgres_exporter",
-            addresses,
-            settings,
-            ["--disable-settings-metrics", f"--extend.query-path={FOLDER / 'postgres.yml'}"],
-            environment={
-                "DATA_SOURCE_URI": f"{reach(addresses.database)}/{DATABASE}?sslmode=disable",
-                "DATA_SOURCE_USER": OBSERVER,
-                "DATA_SOURCE_PASS": paths.observer_password(),
-            },
+        *(
+            _postgres_exporter(paths, addresses, settings, number)
+            for number, _ in enumerate(_each(addresses, "postgres_exporter"), start=1)
         ),
         _spec(
             "alertmanager",
@@ -117,22 +119,43 @@ def monitoring_specs(
 
 _NODE = [
     f"--collector.{name}"
-    for name in ("cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev", "time")
+    for name in ("cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev", "time", "timex")
 ]
 
 
+def _postgres_exporter(
+    paths: StackPaths, addresses: Addresses, settings: StackSettings, number: int
+) -> ProcessSpec:
+    """Specify the exporter of one database server. It reads that one, primary or not."""
+    database = (addresses.databases or (addresses.database,))[number - 1]
+    return _spec(
+        "postgres_exporter",
+        addresses,
+        settings,
+        ["--disable-settings-metrics", f"--extend.query-path={FOLDER / 'postgres.yml'}"],
+        number=number,
+        environment={
+            "DATA_SOURCE_URI": f"{reach(database)}/{DATABASE}?sslmode=disable",
+            "DATA_SOURCE_USER": OBSERVER,
+            "DATA_SOURCE_PASS": paths.observer_password(),
+        },
+    )
+
+
 def _spec(
-    name: str,
+    program: str,
     addresses: Addresses,
     settings: StackSettings,
     options: list[str],
     *,
+    number: int = 1,
     directory: Path = Path("/"),
     environment: dict[str, str] | None = None,
 ) -> ProcessSpec:
-    bind: Bind = getattr(addresses, name)
+    bind = _each(addresses, program)[number - 1]
+    name = program if number == 1 else f"{program}-{number}"
     argv = [
-        find_program(settings, name),
+        find_program(settings, program),
         *options,
         f"--web.listen-address={bind}",
         "--log.level=warn",

@@ -37,10 +37,10 @@ def find_agent(settings: StackSettings) -> Path:
     return agent
 
 
-def jmx_agent(addresses: Addresses, settings: StackSettings) -> list[str]:
-    """Return the options of Java that serve Kafka's figures; none without monitoring."""
-    if addresses.kafka_exporter is None:
+def jmx_agent(addresses: Addresses, settings: StackSettings, number: int = 1) -> list[str]:
+    """Return the options of Java that serve one Kafka node's figures; none without monitoring."""
+    exporters = addresses.kafka_exporters or (addresses.kafka_exporter,)
+    bind = exporters[number - 1] if number <= len(exporters) else None
+    if bind is None:
         return []
-    return [
-        f"-javaagent:{find_agent(settings)}={addresses.kafka_exporter}:{FOLDER / 'kafka.yml'}",
-    ]
+    return [f"-javaagent:{find_agent(settings)}={bind}:{FOLDER / 'kafka.yml'}"]

@@ -37,7 +37,7 @@ KINDS: tuple[Kind, ...] = (
     "monitoring",
 )
 
-BROKER_SYNC = "broker_sync"  # listens nowhere
+BROKER_SYNC = "broker_sync"
 BACKUP_WORKER = "backup_worker"
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api", "webhooks")
 # Programs that the launcher runs beside the stack, by their `./run` command.
@@ -136,6 +136,7 @@ def broker_sync_environment(paths: StackPaths, addresses: Addresses) -> dict[str
         "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
         "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
         "STACK_MQTT_PASSWORD": paths.mqtt_password("stack"),
+        "BROKER_SYNC_BIND": str(addresses.broker_sync),
     }
 
 
@@ -333,7 +334,7 @@ def service_specs(
             BROKER_SYNC,
             "services",
             dies_with_parent(sync, "TERM"),
-            addresses.database,
+            addresses.broker_sync,
             environment=broker_sync_environment(paths, addresses),
         ),
         *_http_specs(paths, addresses, settings),

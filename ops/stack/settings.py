@@ -48,6 +48,7 @@ class StackSettings(ServiceSettings):
     driver_events_port: Port = 8004
     backup_port: Port = 8005
     webhooks_port: Port = 8006
+    broker_sync_port: Port = 8007
 
     # Replicas: a standby of the database, three Kafka nodes, three etcd. Patroni is on loopback.
     doorstep_ha: bool = False

@@ -10,7 +10,7 @@ from doorstep.kafka.access import KafkaAccess
 from ops.stack import probes
 from ops.stack.addresses import reach
 from ops.stack.postgres import PostgresCluster
-from ops.stack.processes import BROKER_SYNC, ProcessSpec
+from ops.stack.processes import ProcessSpec
 from ops.stack.supervisor import Running
 
 
@@ -67,8 +67,6 @@ def _probe(
 ) -> tuple[bool, str]:
     if spec.probe is not None:
         return spec.probe()
-    if spec.name == BROKER_SYNC:
-        return True, ""  # serves nothing: its process is all there is to see
     if spec.kind in ("services", "backups"):
         return probes.service_is_ready(spec.address)
     if spec.kind in ("proxies", "monitoring"):

@@ -14,7 +14,7 @@ import pytest
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 
-ACK_EVERY_S = "3"
+ACK_EVERY_S = "1"  # 30 s by default: tests wait for acks
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from tests.track_files import FILES, ROWS
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED = PROJECT.parent / "shared" / "data" / "gps"
 SAMPLE = "simulators/tracks/delivery.gpx"
+PATIENT = {"ACK_EVERY_S": "30"}  # a device waits four periods for its last ack
 
 
 def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -147,7 +148,7 @@ def test_replay__not_a_track__is_one_error_line(stack: Stack, tmp_path: Path) ->
 def test_device__broker_stopped__stores_and_forwards(stack: Stack) -> None:
     stack.add_drivers(["carla"])
     stack.stop_process("mosquitto-1")
-    environment = stack.client_environment()
+    environment = stack.client_environment() | PATIENT
     with subprocess.Popen(
         [sys.executable, "-m", "device", "--driver", "carla"],
         env=environment,
@@ -178,7 +179,7 @@ def test_kafka_stopped__patch_commits_and_devices_catch_up(stack: Stack) -> None
     try:
         waiting = subprocess.Popen(
             [sys.executable, "-m", "device", "--driver", "dario"],
-            env=stack.client_environment() | {"ACK_EVERY_S": "30"},  # it waits four periods
+            env=stack.client_environment() | PATIENT,
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

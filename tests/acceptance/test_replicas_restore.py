@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from ops.servers.waiting import wait_until
+from ops.stack.monitoring_files import PROGRAMS, find_agent
 from ops.stack.programs import find_program
 from ops.stack.replicas import patroni
 from ops.stack.settings import FREE_PORTS, StackSettings
@@ -30,6 +31,9 @@ from tests.acceptance.backed_up_stack import (
 )
 from tests.acceptance.conftest import ACK_EVERY_S, folder_for_all
 from tests.programs import provided
+from tests.prometheus import query, samples
+from tests.unit.deployment.metric_names import WITH_REPLICAS
+from tracking_api.observe.dashboards import PANELS
 
 SWITCH = "SELECT pg_switch_wal()"
 LATE = "wal_archived_after_failover"
@@ -38,11 +42,14 @@ LATE = "wal_archived_after_failover"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A stack with --ha whose WAL is archived, with one backup."""
-    for program in ("pgbackrest", "etcd", "patroni"):
+    for program in ("pgbackrest", "etcd", "patroni", *PROGRAMS.values()):
         provided(find_program, program, "./run test")
+    provided(find_agent)
     with folder_for_all() as root:
         environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
-        settings = StackSettings(doorstep_home=root, doorstep_ha=True, **FREE_PORTS)
+        settings = StackSettings(
+            doorstep_home=root, doorstep_ha=True, doorstep_observe=True, **FREE_PORTS
+        )
         whole = Stack(settings, environment=environment, echo=lambda _: None)
         try:
             whole.up(owner_pid=os.getpid())
@@ -80,6 +87,27 @@ def test_backup__primary_lost_with_wal_that_it_had_not_archived__the_archive_goe
     assert [one["type"] for one in listed["backups"]] == ["full", "incr"]
     assert listed["is_valid"]
     assert api(stack, f"/orders/{order['order_id']}")["state"] == "created"
+
+
+def test_figures__after_a_failover__are_of_every_node_and_the_dashboards_of_the_primary(
+    stack: Stack,
+) -> None:
+    nodes = {"kafka": 3, "postgres": 2, "etcd": 3, "patroni": 2}
+    wait_until(lambda: query(stack, "min(up)") == [1], 60, "every target")
+    for job, count in nodes.items():
+        assert len(query(stack, f'up{{job="{job}"}}')) == count
+    wait_until(lambda: query(stack, "pg_up") == [1, 1], 60, "both databases")
+    for name in WITH_REPLICAS:
+        assert query(stack, name)
+
+    primary = str(stack.addresses.postgres_exporters[stack.primary()])
+    shown = PANELS["database-wal"].queries[0].promql
+
+    def instances() -> list[str]:
+        return [labels["instance"] for labels, _ in samples(stack, shown)]
+
+    wait_until(lambda: instances() == [primary], 90, "the primary's panel")
+    assert len(query(stack, "doorstep_wal_bytes_total")) == 2
 
 
 def test_restore__to_an_earlier_second__both_servers_have_it_and_fixes_return(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +20,8 @@ import pytest
 from doorstep.credentials import mqtt_password
 from ops.servers.waiting import wait_until
 from ops.stack import probes
+from ops.stack.addresses import reach
+from ops.stack.backup_repository import BackupError
 from ops.stack.programs import find_program
 from ops.stack.stack import Stack
 from tests.acceptance.backed_up_stack import (
@@ -48,14 +52,15 @@ def test_restore__database_folder_lost_while_devices_publish__no_acknowledged_fi
     backed_up: Stack,
 ) -> None:
     stack = backed_up
-    replay = start_replay(stack, "phoenix", speedup=10)
+    replay = start_replay(stack, "phoenix")
     wait_until(lambda: acknowledged(stack, "phoenix") >= 20, 120)
     lose_the_database(stack)
     deleted = acknowledged(stack, "phoenix")
+    assert deleted < TRACK_FIXES
+    assert replay.poll() is None, "the device ended before the database was lost"
 
     output = run(stack, "restore", "--yes")
 
-    assert replay.poll() is None, "the device ended before the database was lost"
     said, _ = replay.communicate(timeout=400)
     assert replay.returncode == 0, said
     ledger = ledger_of(stack, "phoenix")
@@ -142,6 +147,52 @@ def test_restore__to_an_earlier_second__fixes_return_and_revocations_stay(
     assert api(stack, f"/orders/{before['order_id']}")["state"] == "created"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         api(stack, f"/orders/{later['order_id']}")
+
+
+def test_backups__their_disk_is_not_mounted__nothing_is_lost_or_written_below(
+    backed_up: Stack,
+) -> None:
+    stack = backed_up
+    run(stack, "drivers", "add", "leaver")
+    folder = stack.backups().folder.resolve()
+    away = folder.with_name(f"{folder.name}-away")
+    wait_until(lambda: is_archiving(stack), 120, "WAL is archived")
+    folder.rename(away)
+    folder.mkdir()  # the mount point
+    try:
+        wait_until(lambda: not is_archiving(stack), 60, "the alarm")
+        run(stack, "drivers", "revoke", "leaver")
+        with pytest.raises(BackupError, match="mount the disk again"):
+            stack.set_up_backups()
+        with psycopg.connect(stack.cluster().superuser_url(), autocommit=True) as conn:
+            conn.execute("SELECT pg_switch_wal()")
+        wait_until(lambda: waiting_wal(stack) > 0, 60, "WAL that waits")
+        assert list(folder.iterdir()) == []
+    finally:
+        shutil.rmtree(folder)
+        away.rename(folder)
+
+    wait_until(lambda: waiting_wal(stack) == 0, 150, "the WAL that waited")
+    wait_until(lambda: is_archiving(stack), 60, "the alarm's end")
+    log = stack.backups().credentials_file
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [one["row"]["revoked_at"] is None for one in lines if one["key"] == "leaver"] == [
+        True,
+        False,
+    ]
+    assert stack.backups().verify().is_valid
+
+
+def is_archiving(stack: Stack) -> bool:
+    address = f"http://{reach(stack.addresses.backups)}/metrics"
+    with urllib.request.urlopen(address) as answer:
+        return b"doorstep_backup_archiving 1.0" in answer.read()
+
+
+def waiting_wal(stack: Stack) -> int:
+    """The WAL files that PostgreSQL could not archive yet."""
+    status = stack.cluster().data_dir / "pg_wal" / "archive_status"
+    return len(list(status.glob("*.ready")))
 
 
 def stop_autovacuum(stack: Stack) -> None:

@@ -83,10 +83,10 @@ async def running_chromium(*arguments: str) -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture(scope="session")
-def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
+@pytest.fixture(scope="package")
+def stack(only_worker: Callable[..., None]) -> Iterator[Stack]:
     """The whole stack. A test that kills a part of it waits until it is ready again."""
-    only_worker("the browsers' stack")
+    only_worker("the browsers' stack", workers=2)
     with running_stack() as whole:
         yield whole
 

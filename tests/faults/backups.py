@@ -23,11 +23,12 @@ def archive_unreachable(env: FaultEnvironment) -> Outcome:
     repository = env.stack.backups()
     repository.back_up(env.stack.cluster(), "full")
     wait_until(lambda: env.metric("backups", ARCHIVING) == 1, ALARM_WITHIN_S, "WAL is archived")
-    folder = repository.folder / "repository"
-    away = folder.with_name("away")
+    folder = repository.folder.resolve()
+    away = folder.with_name(f"{folder.name}-away")
     archived_before = repository.info().last_wal
     waiting = oldest_fix_age_s = 0.0
     folder.rename(away)
+    folder.mkdir()  # the mount point
     gone_at = time.monotonic()
     try:
         alarm_s = 0.0
@@ -43,7 +44,9 @@ def archive_unreachable(env: FaultEnvironment) -> Outcome:
         status = repository.data_dir / "pg_wal" / "archive_status"
         waiting = len(list(status.glob("*.ready")))
         env.wait_healthy()
+        below = sorted(one.name for one in folder.iterdir())
     finally:
+        shutil.rmtree(folder)
         away.rename(folder)
     back_at = time.monotonic()
     wait_until(lambda: not list(status.glob("*.ready")), ALARM_WITHIN_S, "all WAL is archived")
@@ -55,9 +58,13 @@ def archive_unreachable(env: FaultEnvironment) -> Outcome:
         f"alarm after {alarm_s:.0f} s; {waiting:.0f} WAL files waited, and were archived "
         f"{caught_up_s:.0f} s after the return ({archived_before} to {archived}), "
         f"{'valid' if verified.is_valid else 'NOT valid: ' + verified.detail}; the oldest fix "
-        f"meanwhile {oldest_fix_age_s:.1f} s",
+        f"meanwhile {oldest_fix_age_s:.1f} s" + (f"; WRITTEN below: {below}" if below else ""),
         env.wait_healthy(),
-        bool(alarm_s) and waiting > 0 and verified.is_valid and archived != archived_before,
+        bool(alarm_s)
+        and waiting > 0
+        and not below
+        and verified.is_valid
+        and archived != archived_before,
     )
 
 

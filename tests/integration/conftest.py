@@ -1,6 +1,6 @@
 """Servers for tests, each in its own folder on free ports.
 
-`stack` is the whole stack, shared by a session: a test that breaks a part repairs it. The others
+`stack` is the whole stack, shared by this folder: a test that breaks a part repairs it. The others
 are single servers, and driver_events as processes on them. `driver_api` and `tracking_api` are
 applications on the test's own database.
 """
@@ -36,7 +36,7 @@ def server_home() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """The whole stack, ready: `stack.addresses`, `stack.client_environment()`, `stack.pid_of()`."""
     only_worker("integration's stack")

@@ -7,8 +7,6 @@ import math
 import os
 import subprocess
 import threading
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +28,8 @@ from ops.stack.rotation import rotate_secrets
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from tests.programs import provided
+from tests.prometheus import query
+from tests.unit.deployment.metric_names import EXTERNAL_METRICS
 from tracking_api.observe.dashboards import PANELS
 
 LOAD_S = 240.0
@@ -97,20 +97,13 @@ def observed(
         stack.down(erase=True)
 
 
-def query(stack: Stack, promql: str) -> list[float]:
-    """The present values of a query."""
-    address = f"http://{stack.addresses.prometheus}/api/v1/query?"
-    with urllib.request.urlopen(address + urllib.parse.urlencode({"query": promql})) as response:
-        return [float(one["value"][1]) for one in json.load(response)["data"]["result"]]
-
-
 def as_admin(stack: Stack) -> httpx.Client:
     headers = {"Authorization": f"Bearer {stack.paths.staff_token()}"}
     return httpx.Client(base_url=stack.addresses.tracking_api_url, headers=headers, timeout=30)
 
 
 def test_targets__all__are_scraped_on_loopback(observed: Stack) -> None:
-    jobs = {"bridge", "driver_events", "driver_api", "tracking_api", "webhooks"}
+    jobs = {"bridge", "driver_events", "driver_api", "tracking_api", "webhooks", "broker_sync"}
     jobs |= {"node", "postgres", "kafka"}
     wait_until(lambda: len(query(observed, "up == 1")) == len(jobs), description="targets")
     assert len(query(observed, "up")) == len(jobs)
@@ -161,6 +154,16 @@ def test_panels__every_query__returns_data_of_a_loaded_stack(observed: Stack) ->
     wait_until(lambda: not empty(), LOAD_S, "data for every query", poll_s=2)
     assert empty() == []
     assert query(observed, "sum(rate(doorstep_driver_events_fixes_total[1m]))")[0] > 0
+
+
+def test_metrics__of_others_that_rules_and_panels_read__are_those_of_real_servers(
+    observed: Stack,
+) -> None:
+    def missing() -> set[str]:
+        return {name for name in EXTERNAL_METRICS if not query(observed, f"count({name})")}
+
+    wait_until(lambda: not missing(), description="every metric")
+    assert missing() == set()
 
 
 @pytest.mark.parametrize("panel_id", PANELS)

@@ -18,6 +18,7 @@ from doorstep.store.admin import NewDriver, register_drivers
 from doorstep.store.people import add_devices, change_device, change_staff
 from doorstep.store.personal_data import forget_driver
 from ops.backup.credential_log import Applied, CredentialLog, end_customer_links
+from ops.stack.backup_repository import CONFIG
 from tests.database import Database, cloned_database
 from tests.sql.fleet import Fleet
 
@@ -62,6 +63,7 @@ def earlier(
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
+    (tmp_path / CONFIG).touch()
     return tmp_path / "credentials.jsonl"
 
 

@@ -14,6 +14,7 @@ Unit = Literal["per second", "seconds", "bytes", "bytes per second", "count", "s
 _LATENCY: Final = "doorstep_driver_events_commit_latency_seconds_bucket"
 _TABLES: Final = "fix_history|fix_chunk|evidence|orders|outbox|parked_fix|audit|series_point"
 _HTTP: Final = "doorstep_http_request_seconds"
+_ON_PRIMARY: Final = " unless on (instance) doorstep_database_is_standby == 1"  # with --ha
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +184,13 @@ DATABASE: Final = Dashboard(
             "per second",
             (
                 Query(
-                    'rate(pg_stat_database_xact_commit{datname="food_delivery"}[1m])', "committed"
+                    'rate(pg_stat_database_xact_commit{datname="food_delivery"}[1m])'
+                    f"{_ON_PRIMARY}",
+                    "committed",
                 ),
                 Query(
-                    'rate(pg_stat_database_xact_rollback{datname="food_delivery"}[1m])',
+                    'rate(pg_stat_database_xact_rollback{datname="food_delivery"}[1m])'
+                    f"{_ON_PRIMARY}",
                     "rolled back",
                 ),
             ),
@@ -197,7 +201,8 @@ DATABASE: Final = Dashboard(
             "count",
             (
                 Query(
-                    'sum by (state) (pg_stat_activity_count{datname="food_delivery"}) > 0',
+                    'sum by (state) (pg_stat_activity_count{datname="food_delivery"}'
+                    f"{_ON_PRIMARY}) > 0",
                     "{state}",
                 ),
             ),
@@ -207,14 +212,20 @@ DATABASE: Final = Dashboard(
             "database-transaction-age",
             "Longest open transaction",
             "seconds",
-            (Query('max(pg_stat_activity_max_tx_duration{datname="food_delivery"})', "longest"),),
+            (
+                Query(
+                    'max(pg_stat_activity_max_tx_duration{datname="food_delivery"}'
+                    f"{_ON_PRIMARY})",
+                    "longest",
+                ),
+            ),
             "5 s of idleness end a transaction.",
         ),
         Panel(
             "database-wal",
             "WAL written",
             "bytes per second",
-            (Query("rate(doorstep_wal_bytes_total[1m])", "WAL"),),
+            (Query(f"rate(doorstep_wal_bytes_total[1m]){_ON_PRIMARY}", "WAL"),),
         ),
         Panel(
             "database-cache",
@@ -224,7 +235,8 @@ DATABASE: Final = Dashboard(
                 Query(
                     'rate(pg_stat_database_blks_hit{datname="food_delivery"}[5m]) / '
                     '(rate(pg_stat_database_blks_hit{datname="food_delivery"}[5m]) + '
-                    'rate(pg_stat_database_blks_read{datname="food_delivery"}[5m]))',
+                    'rate(pg_stat_database_blks_read{datname="food_delivery"}[5m]))'
+                    f"{_ON_PRIMARY}",
                     "cache",
                 ),
             ),
@@ -233,7 +245,7 @@ DATABASE: Final = Dashboard(
             "database-size",
             "Tables that grow, with indexes",
             "bytes",
-            (Query(f'doorstep_table_bytes{{table=~"{_TABLES}"}}', "{table}"),),
+            (Query(f'doorstep_table_bytes{{table=~"{_TABLES}"}}{_ON_PRIMARY}', "{table}"),),
         ),
         Panel(
             "database-cpu",

@@ -90,6 +90,8 @@ def member_argv(
         "peer-key-file": folder / CERTIFICATE,
         "peer-trusted-ca-file": folder / AUTHORITY,
     }
+    if addresses.etcd_metrics:
+        options["listen-metrics-urls"] = f"http://{addresses.etcd_metrics[number - 1]}"
     argv = [
         find_program(settings, "etcd", COMMAND),
         "--client-cert-auth",

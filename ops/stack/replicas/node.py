@@ -42,9 +42,8 @@ def kafka_argv(
 ) -> list[str]:
     """Prepare one Kafka node, and return its command. Raises StackError."""
     kafka_nodes.prepare_node(paths, addresses, settings, number, print_line)
-    options = jmx_agent(addresses, settings) if number == 1 else []
     properties = kafka_nodes.properties_file(paths, number)
-    return kafka.node_argv(properties, settings, options)
+    return kafka.node_argv(properties, settings, jmx_agent(addresses, settings, number))
 
 
 NODES = {"etcd": etcd_argv, "kafka": kafka_argv}

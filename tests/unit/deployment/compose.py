@@ -83,6 +83,7 @@ def in_containers() -> Addresses:
         driver_api_internal=Bind("driver_api", default["driver_api_internal_port"]),
         driver_events=Bind("driver_events", default["driver_events_port"]),
         webhooks=Bind("webhooks", default["webhooks_port"]),
+        broker_sync=Bind("broker_sync", default["broker_sync_port"]),
         **{name: Bind(name, default[f"{name}_port"]) for name in MONITORING[:-1]},
         kafka_exporter=Bind("kafka", default["kafka_exporter_port"]),
     )

@@ -1,18 +1,24 @@
-"""Alert rules: each uses metrics that exist, and states what to do next."""
+"""Alert rules and panels use metrics that exist; each rule states what to do next."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import prometheus_client
 import pytest
 import yaml
 
 from tests.unit.deployment.conftest import RunCase
+from tests.unit.deployment.metric_names import (
+    EXTERNAL_METRICS,
+    WITH_REPLICAS,
+    names_in,
+    of_files,
+    of_services,
+)
+from tracking_api.observe.dashboards import PANELS
 
 RULES_FILE = Path(__file__).parents[3] / "prometheus" / "alerts.yml"
 RULES: list[dict[str, Any]] = [
@@ -20,49 +26,44 @@ RULES: list[dict[str, Any]] = [
     for group in yaml.safe_load(RULES_FILE.read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 ]
-SERVICES_METRICS = (
-    *(
-        "bridge.metrics",
-        "driver_events.metrics",
-        "doorstep.telemetry",
-        "doorstep.http.http_metrics",
-    ),
-    *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics", "webhooks.metrics"),
-)
-# of Prometheus and the exporters
-EXTERNAL_METRICS = {
-    *("up", "pg_up", "kafka_under_replicated_partitions", "patroni_sync_standby"),
-    *("node_filesystem_avail_bytes", "node_filesystem_size_bytes"),
+EXPRESSIONS = {rule["alert"]: rule["expr"] for rule in RULES} | {
+    f"{panel_id} {number}": one.promql
+    for panel_id, panel in PANELS.items()
+    for number, one in enumerate(panel.queries)
 }
-METRIC = re.compile(r"\b(?:doorstep|kafka|node|patroni|pg)_[a-z0-9_]+\b|\bup\b")
 
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
-    """Every metric that the services can expose, with its labels."""
-    for name in SERVICES_METRICS:
-        importlib.import_module(name)
-    found: dict[str, set[str]] = {}
-    collectors = prometheus_client.REGISTRY._names_to_collectors
-    for name, collector in collectors.items():
-        found[name] = set(getattr(collector, "_labelnames", ()))
-    return found
+    """Every metric of our own services and files, with its labels."""
+    return of_services() | of_files()
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_expression__of_a_rule_or_panel__uses_metrics_and_labels_that_exist(
+    name: str, known: dict[str, set[str]]
+) -> None:
+    expression = EXPRESSIONS[name]
+    names = names_in(expression)
+    assert names
+    assert names - EXTERNAL_METRICS - WITH_REPLICAS <= known.keys()
+    for metric, labels in re.findall(r"\b((?:doorstep|kafka)_\w+)\{([^}]*)\}", expression):
+        has = known[metric] | {"job", "instance", "le"}
+        assert set(re.findall(r"(\w+)\s*(?:!?=|[=!]~)", labels)) <= has
+
+
+@pytest.mark.parametrize("expression", ["sum(doorstep_live_viewer)", "kafka_log_byte", "pg_upp"])
+def test_expression__misspelt_metric__is_found(expression: str, known: dict[str, set[str]]) -> None:
+    assert names_in(f"{expression} or vector(0)") - EXTERNAL_METRICS - known.keys()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_rule__expression__uses_metrics_and_labels_that_exist(
+def test_rule__summary__uses_labels_that_its_metrics_have(
     rule: dict[str, Any], known: dict[str, set[str]]
 ) -> None:
-    names = set(METRIC.findall(rule["expr"]))
-    assert names
-    assert names - EXTERNAL_METRICS <= known.keys()
-    for name, labels in re.findall(r"\b(doorstep_\w+)\{([^}]*)\}", rule["expr"]):
-        assert set(re.findall(r"(\w+)\s*!?=", labels)) <= known[name] | {"job", "instance"}
-    for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
-        has = set().union(
-            {"job", "instance", "mountpoint"}, *(known.get(name, ()) for name in names)
-        )
-        assert label in has
+    of_metrics = [known.get(name, set()) for name in names_in(rule["expr"])]
+    has = {"job", "instance", "mountpoint"}.union(*of_metrics)
+    assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= has
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])

@@ -134,6 +134,8 @@ def test_broker_sync__same_variables_and_values_as_natively(
     files = {"FLEET_KEY_FILE", "MOSQUITTO_PASSWORD_FILE"}
     files |= {"MOSQUITTO_ACL_FILE", "MOSQUITTO_ACL_TEMPLATE"}
     native = {name: value for name, value in native.items() if name != "STACK_MQTT_PASSWORD"}
+    native["BROKER_SYNC_BIND"] = str(Bind("0.0.0.0", in_containers().broker_sync.port))
+    native["ALLOW_PLAINTEXT"] = "true"  # inside the containers' network
     assert ours.keys() == native.keys()
     assert {name: ours[name] for name in ours.keys() - files} == {
         name: native[name] for name in native.keys() - files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import prometheus_client
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
@@ -35,6 +36,16 @@ def test_identify__client_waits_for_a_dead_controller__is_replaced(monkeypatch):
     consumer.close()
     first, second = asked
     assert first is not second
+
+
+def test_metrics__before_anything_is_counted__have_a_value_to_rise_from():
+    topic = "a-topic-that-loses-nothing"
+    PartitionConsumer(KafkaAccess("127.0.0.1:1"), topic, "a-group", "a-name").close()
+    read = prometheus_client.REGISTRY.get_sample_value
+    name = "doorstep_driver_events_deleted_unread_total"
+    assert read(name, {"topic": topic}) == 0
+    for outcome in ("committed", "parked"):
+        assert read("doorstep_driver_events_fixes_total", {"outcome": outcome}) is not None
 
 
 def test_advance__offsets_without_records__are_counted_as_deleted():

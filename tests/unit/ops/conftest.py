@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.stack.monitoring_files import JMX_AGENT, PROGRAMS
 from ops.stack.paths import StackPaths
 
 
@@ -15,3 +16,14 @@ def paths(tmp_path: Path) -> StackPaths:
     paths = StackPaths(tmp_path / "stack")
     paths.prepare()
     return paths
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder of tools with empty programs."""
+    folder = tmp_path / "tools"
+    programs = (*PROGRAMS.values(), "etcd")
+    for name in (*(f"bin/{program}" for program in programs), f"lib/{JMX_AGENT}"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder

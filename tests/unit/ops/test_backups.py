@@ -20,6 +20,7 @@ from ops.stack.addresses import choose_addresses
 from ops.stack.backup_repository import (
     NO_ARCHIVING,
     Backup,
+    BackupError,
     BackupRepository,
     RepositoryInfo,
     default_folder,
@@ -109,6 +110,43 @@ def test_check_not_lost__folder_gone_and_backups__refuses_to_begin_empty(
     repository.data_dir.mkdir(parents=True)
     (repository.data_dir / "PG_VERSION").write_text("15\n")
     repository.check_not_lost()
+
+
+def test_repository__its_disk_is_not_mounted__keeps_the_wal_and_begins_no_other(
+    paths: StackPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.stack.backup_repository.shutil.which", lambda _: "/usr/bin/pgbackrest")
+    mount = tmp_path / "disk2"
+    used(paths, StackSettings(backup_dir=mount)).config_file.unlink()
+    paths.backup_dir_file.write_text(f"{mount}\n")
+    repository = BackupRepository.of(paths, StackSettings(backup_dir=mount))
+
+    assert repository.is_lost
+    assert "archive-push" in repository.postgres_config()["archive_command"]
+    cluster = PostgresCluster(tmp_path / "data", 5432, "secret")
+    with pytest.raises(BackupError, match="mount the disk again"):
+        repository.prepare(paths, cluster, pytest.fail)
+    with pytest.raises(BackupError, match=r"pgbackrest\.conf"):
+        repository.check_not_lost()
+    assert list(mount.iterdir()) == []
+    other = BackupRepository.of(paths, StackSettings(backup_dir=tmp_path / "disk3"))
+    assert not other.is_lost
+    repository.config_file.touch()
+    assert not repository.is_lost
+
+
+def test_repository__encrypted_and_not_mounted__archives_with_its_passphrase_later(
+    paths: StackPaths,
+) -> None:
+    repository = used(paths)
+    repository.config_file.unlink()
+    paths.backup_dir_file.write_text(f"{repository.folder}\n")
+    repository.cipher_file.parent.mkdir(parents=True)
+    repository.cipher_file.touch()
+
+    command = BackupRepository.of(paths, StackSettings()).postgres_config()["archive_command"]
+
+    assert str(repository.cipher_file.parent) in command
 
 
 def test_set_aside__used_repository__keeps_it_under_another_name(paths: StackPaths) -> None:

@@ -13,20 +13,10 @@ from ops.cli import main
 from ops.stack import monitoring
 from ops.stack.addresses import MONITORING, Addresses, check_options, choose_addresses
 from ops.stack.errors import StackError
-from ops.stack.monitoring_files import JMX_AGENT, PROGRAMS, jmx_agent
+from ops.stack.monitoring_files import JMX_AGENT, jmx_agent
 from ops.stack.paths import OBSERVER, StackPaths
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
-
-
-@pytest.fixture
-def tools(tmp_path: Path) -> Path:
-    """A folder of tools with empty programs."""
-    folder = tmp_path / "tools"
-    for name in (*(f"bin/{program}" for program in PROGRAMS.values()), f"lib/{JMX_AGENT}"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
 
 
 @pytest.fixture
@@ -85,7 +75,7 @@ def test_prepare__configurations__are_private_and_name_every_target(
     jobs = {one["labels"]["job"] for one in json.loads((folder / "targets.json").read_text())}
     assert jobs == {
         *("bridge", "driver_events", "driver_api", "tracking_api", "webhooks"),
-        *("node", "postgres", "kafka"),
+        *("broker_sync", "node", "postgres", "kafka"),
     }
     monitoring.write_targets(paths, at, backups=True)
     assert '"backups"' in (folder / "targets.json").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from ops.stack import monitoring
 from ops.stack.addresses import Addresses, choose_addresses
 from ops.stack.errors import StackError
+from ops.stack.monitoring_files import jmx_agent
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import CONFIG
-from ops.stack.replicas import patroni
+from ops.stack.replicas import etcd, patroni
 from ops.stack.replicas.specs import check_folder, database_nodes
 from ops.stack.settings import FREE_PORTS, StackSettings
 
@@ -39,6 +41,46 @@ def test_choose_addresses__with_replicas_and_monitoring__none_is_used_twice() ->
     at = choose_addresses(settings, pytest.fail)
 
     assert at.alertmanager not in at.kafkas
+
+
+@pytest.fixture
+def observed(tools: Path) -> StackSettings:
+    return StackSettings(
+        **FREE_PORTS, doorstep_tools=tools, doorstep_ha=True, doorstep_observe=True
+    )
+
+
+def test_targets__with_replicas_and_monitoring__are_every_node_of_each_server(
+    paths: StackPaths, observed: StackSettings
+) -> None:
+    at = choose_addresses(observed, pytest.fail)
+
+    found = monitoring.targets(at, backups=False)
+
+    jobs = Counter(one["labels"]["job"] for one in found)
+    assert (jobs["kafka"], jobs["postgres"], jobs["etcd"], jobs["patroni"]) == (3, 2, 3, 2)
+    addresses = [one["targets"][0] for one in found]
+    assert len(set(addresses)) == len(addresses)
+    assert {one.partition(":")[0] for one in addresses} == {"127.0.0.1"}
+    for number, bind in enumerate(at.kafka_exporters, start=1):
+        [option] = jmx_agent(at, observed, number)
+        assert f"={bind}:" in option
+    specs = {one.name: one for one in monitoring.monitoring_specs(paths, at, observed)}
+    exporters = [specs[name] for name in ("postgres_exporter", "postgres_exporter-2")]
+    databases = [one.environment["DATA_SOURCE_URI"].partition("/")[0] for one in exporters]
+    assert databases == [str(one) for one in at.databases]
+    assert tuple(one.address for one in exporters) == at.postgres_exporters
+
+
+def test_etcd__with_monitoring__serves_metrics_on_loopback(
+    paths: StackPaths, observed: StackSettings
+) -> None:
+    at = choose_addresses(observed, pytest.fail)
+
+    argv = etcd.member_argv(paths, at, observed, 2, etcd.initial_cluster(at))
+
+    assert f"--listen-metrics-urls=http://{at.etcd_metrics[1]}" in argv
+    assert at.etcd_metrics[1].host == "127.0.0.1"
 
 
 def test_url__of_replicas__names_both_and_wants_the_primary(
