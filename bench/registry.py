@@ -220,6 +220,12 @@ BENCHMARKS = {
             ("--drivers", "2000", "--orders", "20", "--rounds", "2"),
         ),
         Benchmark(
+            "offers",
+            "bench.offers",
+            "the job that offers orders, vs the nearest couriers by hand",
+            ("--orders", "0", "100", "--seconds", "5"),
+        ),
+        Benchmark(
             "eta",
             "bench.eta",
             "estimated arrivals, vs straight line and constant speed",

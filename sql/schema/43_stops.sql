@@ -233,8 +233,8 @@ END
 $$;
 
 -- Drivers near a restaurant who have an order and room for another, with their detours: of the
--- nearest 20, the least detour first.
-CREATE FUNCTION driver_stops__candidates(o orders)
+-- nearest 20 that are not excluded, the least detour first.
+CREATE FUNCTION driver_stops__candidates(o orders, excluded text[] DEFAULT '{}')
 RETURNS TABLE (driver_id text, detour_m float8)
 LANGUAGE plpgsql
 AS $$
@@ -264,21 +264,37 @@ BEGIN
             CROSS JOIN LATERAL (
                 SELECT k.* FROM driver_state k
                 WHERE k.driver_id = c.driver_id AND k.order_id IS NOT NULL
+                    AND k.duty = 'on_duty'
                     AND k.fix_at > clock_timestamp() - make_interval(secs => l.nearest_max_age_s)
                 OFFSET 0
             ) d
             CROSS JOIN LATERAL (
                 SELECT ground_distance_m(d.lon_deg, d.lat_deg, r.lon_deg, r.lat_deg)
             ) AS m (distance_m)
-            WHERE m.distance_m <= l.nearest_max_m
-                AND driver_stops__has_room(d.driver_id, o.order_id)
+            -- as driver_stops__has_room, which costs ten times as much in a loop
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS open_orders, bool_or(a.order_id = o.order_id) AS has_this
+                FROM assignment a WHERE a.driver_id = d.driver_id AND a.ended_at IS NULL
+            ) AS b
+            WHERE m.distance_m <= l.nearest_max_m AND d.driver_id <> ALL (excluded)
+                AND b.open_orders < l.max_open_orders AND b.has_this IS NOT TRUE
             ORDER BY m.distance_m, d.driver_id
             LIMIT at_most
         );
         EXIT WHEN cardinality(nearest) = at_most;
     END LOOP;
+    RETURN QUERY SELECT * FROM driver_stops__rank(o, r, nearest);
+END
+$$;
+
+-- Drivers with the detour that an order is for each, the least first.
+CREATE FUNCTION driver_stops__rank(o orders, r restaurant, of_drivers text[])
+RETURNS TABLE (driver_id text, detour_m float8)
+LANGUAGE plpgsql
+AS $$
+BEGIN
     RETURN QUERY
-        SELECT k, p.detour_m FROM unnest(nearest) k
+        SELECT k, p.detour_m FROM unnest(of_drivers) k
         CROSS JOIN LATERAL driver_stops__place(
             k, (r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg, false)::driver_stop, NULL) p
         ORDER BY p.detour_m, k;

@@ -30,12 +30,13 @@ KEEP_S = 2.0  # keep-alive; the server closes an idle connection after 5 s
 STEADY_S = 2.0
 STEADY_WITHIN_S = 60.0
 SESSION_ENDS_S = 0.5  # a session without a client ends after its statement
+RETRY_AFTER_S = 0.3  # without a Retry-After
 NO_RESPONSE = 0  # instead of a status: refused, reset, or timed out
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The response to a request, and to its one retry after a failure."""
+    """The response to a request, and to its last retry after a failure."""
 
     method: str
     driver_id: str  # empty: a GET
@@ -53,15 +54,19 @@ class Response:
 
 
 class Callers(Background):
-    """Sends PATCH and GET /track at a steady rate. `responses` has all responses."""
+    """Sends PATCH and GET /track at a steady rate. `responses` has all responses.
 
-    def __init__(self, stack: Stack, per_s: float = 30.0) -> None:
+    A failed request is sent again up to `retries` times.
+    """
+
+    def __init__(self, stack: Stack, per_s: float = 30.0, *, retries: int = 1) -> None:
         super().__init__("callers")
         self.responses: list[Response] = []
         self.acked: list[tuple[str, int]] = []  # (driver_id, seq) of each PATCH answered with 200
         self.boot = "c" + secrets.token_hex(6)
         self._stack = stack
         self._pace_s = 1 / per_s
+        self._retries = retries
         self._key = stack.paths.fleet_key()
         self._staff = {"Authorization": f"Bearer {stack.paths.staff_token()}"}
 
@@ -137,19 +142,24 @@ class Callers(Background):
         headers: dict[str, str],
         body: dict[str, Any] | None = None,
     ) -> bool:
-        """Send a request, with one retry after a failure. Returns whether one of them got 200."""
+        """Send a request, and retry it after a failure. Returns whether one of them got 200."""
         at_s = time.monotonic()
         first = await _send(client, method, url, headers, body)
         took_s = time.monotonic() - at_s
         status = first.status_code if first else NO_RESPONSE
-        wait_s = first.headers.get("Retry-After") if first else None
+        has_retry_after = first is not None and "Retry-After" in first.headers
         detail = _detail(first) if first and status != httpx.codes.OK else ""
-        retry_status: int | None = None
-        if status != httpx.codes.OK:
-            await asyncio.sleep(float(wait_s or 0.3))
-            retry = await _send(client, method, url, headers, body)
-            retry_status = retry.status_code if retry else NO_RESPONSE
-        has_retry_after = wait_s is not None
+        last, retry_status, retries = first, None, 0
+        while (
+            status != httpx.codes.OK
+            and retry_status in (None, NO_RESPONSE, httpx.codes.SERVICE_UNAVAILABLE)
+            and retries < self._retries
+        ):
+            retries += 1
+            wait_s = last.headers.get("Retry-After") if last else None
+            await asyncio.sleep(float(wait_s or RETRY_AFTER_S))
+            last = await _send(client, method, url, headers, body)
+            retry_status = last.status_code if last else NO_RESPONSE
         self.responses.append(
             Response(method, driver_id, at_s, took_s, status, has_retry_after, detail, retry_status)
         )

@@ -16,12 +16,16 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
+
+import httpx
 
 from doorstep.credentials import driver_token
 from ops.servers.waiting import poll_until
 from tests.faults.devices import RESTAURANT_ID, instant_ms
 from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import Fault, Outcome
+from tests.faults.kafka import acked_during
 from tests.faults.load_process import PROBE
 
 STEPPED = ("postgres", "kafka", "bridge", "driver_events", "driver_api", "tracking_api")
@@ -31,9 +35,14 @@ COMPILE_TIMEOUT_S = 60
 STOPPED_WITHIN_S = 10.0
 STEPPED_S = 20.0
 CLOCK_DRIVER = "clock-step"
+COVERS_S = 300.0  # a step, by far
 REJECTED = """
     SELECT coalesce(sum(upper(r) - lower(r)), 0)
     FROM driver_boot CROSS JOIN unnest(rejected) AS r WHERE driver_id LIKE %s
+"""
+WINDOWS = """
+    SELECT count(*) FROM assignment CROSS JOIN unnest(visible) AS r
+    WHERE lower(r) BETWEEN to_timestamp(%s) AND to_timestamp(%s)
 """
 
 
@@ -73,37 +82,73 @@ def stepped_clock(env: FaultEnvironment) -> Iterator[SteppedClock]:
         env.restart_with_prefix({})
 
 
+class Statuses(NamedTuple):
+    """The statuses of a PATCH, of two commands of staff, and of a read."""
+
+    patch: int
+    order: int
+    assign: int
+    read: int
+
+
 def clock_stepped(env: FaultEnvironment) -> Outcome:
     """Set the clock an hour ahead, right again, an hour back, and right again."""
     env.stack.add_drivers([CLOCK_DRIVER])
+    _set_duty(env, "on-duty")
+    orders: list[str] = []
     seen: list[str] = []
     ok, slowest_s = True, 0.0
     with stepped_clock(env) as clock:
-        assert _answers(env)[0] == 200
         for step_s in STEPS_S:
+            order_id = _confirmed_order(env)
+            orders.append(order_id)
             pid, refused, replaced = env.pid("driver_events"), _refused(env), _replaced(env)
+            at_s = time.time() + step_s
+            windows = _windows_opened(env, at_s)
             began = time.monotonic()
             clock.set(step_s)
             stopped = poll_until(lambda: env.readyz("driver_events") == 503, STOPPED_WITHIN_S)
             stopped &= poll_until(lambda: env.readyz("driver_api") == 503, STOPPED_WITHIN_S)
             stopped_s = time.monotonic() - began
-            time.sleep(STEPPED_S)
-            answers = _answers(env)
+            acked, published = acked_during(env, STEPPED_S)
+            answers = _answers(env, order_id)
             replaced = _replaced(env) - replaced
             clock.set(0)
             recovery_s = env.wait_healthy()
+            right_again = _answers(env, order_id)
+            windows = _windows_opened(env, at_s) - windows
             replaced += _replaced(env)  # by the process that has replaced it
             refused = _refused(env) - refused
             slowest_s = max(slowest_s, recovery_s)
-            ok = ok and stopped and answers == (503, 503, 200) and not refused
+            ok = ok and stopped and answers == (503, 503, 503, 200) and not refused
+            ok = ok and not acked and not windows and right_again == (200, 201, 200, 200)
             ok = ok and env.pid("driver_events") != pid
             seen.append(
                 f"{step_s:+} s: {'not ready' if stopped else 'READY'} after {stopped_s:.1f} s, "
-                f"PATCH {answers[0]}, POST /orders {answers[1]}, reads {answers[2]}; right again: "
-                f"healthy after {recovery_s:.1f} s, {refused} fixes refused, {replaced:.0f} with "
-                "a corrected time of arrival"
+                f"{_said(answers)}, {acked} of {published:,} fixes acked, {windows} visibility "
+                f"windows opened; right again: healthy after {recovery_s:.1f} s, "
+                f"{_said(right_again)}, {refused} fixes refused, {replaced:.0f} with a corrected "
+                "time of arrival"
             )
+    for order_id in orders:
+        env.tracking.post(f"/orders/{order_id}/cancel").raise_for_status()
+    _set_duty(env, "off-duty")
     return Outcome("; ".join(seen), slowest_s, ok)
+
+
+def _said(answers: Statuses) -> str:
+    return (
+        f"PATCH {answers.patch}, POST /orders {answers.order}, assign {answers.assign}, "
+        f"reads {answers.read}"
+    )
+
+
+def _windows_opened(env: FaultEnvironment, since_s: float) -> int:
+    """Count the windows that began in the COVERS_S from then on, by the database's clock."""
+    with env.database() as conn:
+        row = conn.execute(WINDOWS, [since_s - 1, since_s + COVERS_S]).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _refused(env: FaultEnvironment) -> int:
@@ -119,31 +164,51 @@ def _replaced(env: FaultEnvironment) -> float:
     return env.metric("driver_events", "doorstep_driver_events_wrong_timestamps_total")
 
 
-def _answers(env: FaultEnvironment) -> tuple[int, int, int]:
-    """Return the statuses of a PATCH, of a command of staff, and of a read."""
+def _set_duty(env: FaultEnvironment, duty: str) -> None:
+    path = f"/drivers/{CLOCK_DRIVER}/{duty}"
+    env.driver_api.post(path, headers=_token(env)).raise_for_status()
+
+
+def _token(env: FaultEnvironment) -> dict[str, str]:
     token = driver_token(env.stack.paths.fleet_key(), CLOCK_DRIVER)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _new_order(env: FaultEnvironment) -> httpx.Response:
+    destination = {"lon_deg": 11.2486, "lat_deg": 43.7711}
+    return env.tracking.post(
+        "/orders",
+        json={"restaurant_id": RESTAURANT_ID, "destination": destination},
+        headers={"Idempotency-Key": secrets.token_hex(8)},
+    )
+
+
+def _confirmed_order(env: FaultEnvironment) -> str:
+    """Return the id of a new order that can be assigned."""
+    order_id = str(_new_order(env).raise_for_status().json()["order_id"])
+    env.tracking.post(f"/orders/{order_id}/confirm").raise_for_status()
+    return order_id
+
+
+def _answers(env: FaultEnvironment, order_id: str) -> Statuses:
+    """Send each request once."""
     patch = env.driver_api.patch(
         f"/drivers/{CLOCK_DRIVER}/location",
         json={"fix_at": instant_ms(datetime.now(UTC)), "lat_deg": 43.7731, "lon_deg": 11.256},
-        headers={"Authorization": f"Bearer {token}"},
+        headers=_token(env),
     )
-    order = env.tracking.post(
-        "/orders",
-        json={
-            "restaurant_id": RESTAURANT_ID,
-            "destination": {"lon_deg": 11.2486, "lat_deg": 43.7711},
-        },
-        headers={"Idempotency-Key": secrets.token_hex(8)},
-    )
+    assign = env.tracking.post(f"/orders/{order_id}/assign", json={"driver_id": CLOCK_DRIVER})
     read = env.tracking.get(f"/drivers/{CLOCK_DRIVER}")
-    return patch.status_code, order.status_code, read.status_code
+    return Statuses(
+        patch.status_code, _new_order(env).status_code, assign.status_code, read.status_code
+    )
 
 
 FAULTS = (
     Fault(
         33,
         "the server's clock stepped by +1 h and -1 h",
-        "not ready and 503 while it is off, no good fix refused, T <= 60 s",
+        "while it is off 503, no ack, no window opened; no good fix refused, T <= 60 s",
         60,
         quick=False,
         run=clock_stepped,

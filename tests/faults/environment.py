@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,26 +28,24 @@ from doorstep.kafka.access_control import ADMIN
 from doorstep.provision import owner_connection
 from doorstep.store.pool import connect
 from ops.stack.addresses import Addresses, reach
-from ops.stack.processes import Kind, ProcessSpec
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
-from ops.stack.setup import set_up_kafka
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
+from tests.faults.fault_stack import FaultStack, Variables
 from tests.faults.load_process import PROBE, LoadProcess
 from tests.faults.proxy import Proxy
-from tests.faults.second_kafka import REPLICAS, SecondKafka
+from tests.faults.second_kafka import SecondKafka
 from tests.faults.side_process import SideProcess
 
 ACK_EVERY_S = 2.0  # 30 s by default: faults wait for acks
 ACKED_WITHIN_S = 60.0  # many ack periods: a lost ack is followed by the next
 POLL_S = 0.1
+LOGS = PROJECT / ".doorstep" / "faults"
 
 OLDEST_FIX_AGE = """
     SELECT max(coalesce(extract(epoch FROM now() - fix_at), 1e9)) FROM driver_state
     WHERE driver_id LIKE %s
 """
-
-Variables = Mapping[str, str]
 
 
 class Unhealthy(DoorstepError):
@@ -66,62 +64,6 @@ class EnvironmentSettings:
     # Age of a driver's newest fix: one every 0.5 s, 0.1 s to commit, and room for a busy machine.
     normal_s: float = 3.0
     environment: tuple[tuple[str, str], ...] = ()  # variables of all parts
-
-
-class FaultStack(Stack):
-    """A stack whose parts can get other variables, with an optional second Kafka broker."""
-
-    def __init__(
-        self, settings: StackSettings, environment: Variables, *, two_kafkas: bool
-    ) -> None:
-        self.overrides: dict[str, Variables] = {}
-        self.prefixes: Mapping[str, Sequence[str]] = {}
-        self.second_kafka: SecondKafka | None = None
-        self._two_kafkas = two_kafkas
-        super().__init__(settings, environment=environment, echo=lambda _line: None)
-
-    def prepare_kafka(self) -> None:
-        super().prepare_kafka()
-        if self._two_kafkas:
-            self.second_kafka = SecondKafka(self.paths, self.addresses, self.settings)
-
-    def set_up(self) -> None:
-        if self.second_kafka is not None:
-            # In this thread: the broker ends with the thread that started it. Before the topics
-            # are created: Kafka assigns replicas only to brokers that run.
-            self.second_kafka.start()
-            set_up_kafka(self.paths, self.addresses, REPLICAS)
-        super().set_up()
-
-    def process_specs(self) -> list[ProcessSpec]:
-        if len(self.addresses.mqtt) > 1:
-            first = {"MQTT_URL": self.addresses.mqtt_url.partition(",")[0]}
-            self.overrides.setdefault("bridge", first)
-        return [
-            replace(
-                part,
-                environment={**part.environment, **self.overrides.get(part.name, {})},
-                argv=_prefixed(part.argv, self.prefixes.get(part.name, ())),
-            )
-            for part in super().process_specs()
-        ]
-
-    def restart(self, *kinds: Kind) -> None:
-        """Restart all parts of these kinds, in this order, with their current variables."""
-        write_config(self.paths, self.process_specs(), os.getpid())
-        self.supervisor.read_config()
-        for kind in reversed(kinds):
-            self.supervisor.stop_group(kind)
-        for kind in kinds:
-            self.supervisor.replace_group(kind)
-
-
-def _prefixed(argv: list[str], prefix: Sequence[str]) -> list[str]:
-    """Put a prefix before a command, after the `setpriv` that changes its user."""
-    if not prefix:
-        return argv
-    at = argv.index("--") + 1 if argv[0] == "setpriv" else 0
-    return [*argv[:at], *prefix, *argv[at:]]
 
 
 class FaultEnvironment:
@@ -175,6 +117,8 @@ class FaultEnvironment:
             self.load.start()
             self.wait_healthy(timeout_s=300)
         except BaseException:
+            with contextlib.suppress(OSError):
+                self.say(f"    logs: {self.copy_logs()}")
             self._stop()
             raise
         return self
@@ -264,9 +208,9 @@ class FaultEnvironment:
         found = next(one for one in self._stack.process_specs() if one.name == part)
         return self._environment | dict(found.environment)
 
-    def copy_logs(self, folder: Path) -> Path:
+    def copy_logs(self) -> Path:
         """Copy all logs, which are erased at the end, and return the new folder."""
-        to = folder / time.strftime("%Y%m%d-%H%M%S")
+        to = LOGS / time.strftime("%Y%m%d-%H%M%S")
         shutil.copytree(self._stack.paths.logs, to)
         return to
 
@@ -307,11 +251,12 @@ class FaultEnvironment:
 
         All services restart at both ends, and the environment is healthy at both.
         """
-        with self._with_variables({part: variables}):
+        with self.with_variables_of({part: variables}):
             yield
 
     @contextlib.contextmanager
-    def _with_variables(self, variables: Mapping[str, Variables]) -> Iterator[None]:
+    def with_variables_of(self, variables: Mapping[str, Variables]) -> Iterator[None]:
+        """Override variables of several services, as `with_variables` does."""
         overrides = self._stack.overrides
         before = {part: overrides.get(part, {}) for part in variables}
         overrides |= {part: {**before[part], **more} for part, more in variables.items()}
@@ -351,7 +296,7 @@ class FaultEnvironment:
             }
             if not all(through.values()):
                 raise ValueError(f"not each of {', '.join(parts)} connects to {server}")
-            with self._with_variables(through):
+            with self.with_variables_of(through):
                 yield proxy
                 proxy.heal()
 

@@ -32,10 +32,10 @@ from tests.faults.checker import Checker
 from tests.faults.environment import (
     EnvironmentSettings,
     FaultEnvironment,
-    FaultStack,
     Unhealthy,
 )
 from tests.faults.fault import Fault, Outcome
+from tests.faults.fault_stack import FaultStack
 
 ERASE_TRIES = 50  # processes that end may still write
 WHOLE_WITHIN_S = 300.0

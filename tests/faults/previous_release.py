@@ -1,8 +1,4 @@
-"""The release before this code: its files, and its own code against a stack.
-
-The files come from Git. In a clone without that commit, such as a shallow one, this code takes its
-place: the restarts are tested and the migration is not. `name` says which one it is.
-"""
+"""Earlier releases: their files, and their own code against a stack. The files come from Git."""
 
 from __future__ import annotations
 
@@ -11,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from doorstep.errors import DoorstepError
 from ops.stack.settings import PROJECT
 
-VERSION, COMMIT = "0.4.0", "09d6c04b67f1a8ba7d54b23460ab4d70bb70d696"
+FETCH_TIMEOUT_S = 300
 BUILT = (".doorstep/kafka", "web/dist")  # what `./run` makes, and Git does not have
 RUN = """
 import os, sys
@@ -30,37 +28,84 @@ arguments = sys.argv[2:]
 """
 
 
-class PreviousRelease:
-    """A copy of the release below `folder`, which the servers' users can enter."""
+class ReleaseMissing(DoorstepError):
+    """Git does not have a release's commit: this clone is shallow, or not a clone."""
 
-    def __init__(self, folder: Path) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that can be upgraded to this code."""
+
+    version: str
+    commit: str
+
+    @property
+    def tag(self) -> str:
+        """Its tag in Git, which a clone may lack."""
+        return f"v{self.version}"
+
+    def is_in_git(self) -> bool:
+        """Return whether this clone has the commit."""
+        return git("cat-file", "-e", f"{self.commit}^{{commit}}").returncode == 0
+
+    def fetch(self) -> None:
+        """Fetch the commit if this clone does not have it. Raises ReleaseMissing."""
+        if self.is_in_git():
+            return
+        fetched = git("fetch", "--quiet", "--no-tags", "--depth=1", "origin", self.commit)
+        if fetched.returncode != 0 or not self.is_in_git():
+            raise ReleaseMissing(
+                f"{self.version} is not in this clone: git fetch --unshallow "
+                f"({fetched.stderr.strip() or 'fetched without the commit'})"
+            )
+
+
+# The two before this one, the newest first: what the database may drop depends on them
+# (sql/README.md, "Upgrades").
+RELEASES = (
+    Release("0.4.0", "09d6c04b67f1a8ba7d54b23460ab4d70bb70d696"),
+    Release("0.3.0", "9254db7c2f8c917abcb6ad1bfc27f55dfd4796cd"),
+)
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Git in the project, without questions."""
+    return subprocess.run(
+        ["git", "-C", str(PROJECT), *arguments],
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=FETCH_TIMEOUT_S,
+        check=False,
+    )
+
+
+def missing_releases() -> str:
+    """Say why not each of RELEASES can be started here; empty if each can."""
+    if shutil.which("git") is None:
+        return "git, which has the earlier releases, is not installed"
+    missing = [one.version for one in RELEASES if not one.is_in_git()]
+    return f"not in this clone (git fetch --unshallow): {', '.join(missing)}" if missing else ""
+
+
+class PreviousRelease:
+    """A copy of a release below `folder`, which the servers' users can enter."""
+
+    def __init__(self, folder: Path, release: Release) -> None:
+        """Raises ReleaseMissing."""
+        release.fetch()
+        self.name = release.version
         self.project = folder / "release"
         self.project.mkdir()
-        known = subprocess.run(
-            ["git", "-C", str(PROJECT), "cat-file", "-e", f"{COMMIT}^{{commit}}"],
-            capture_output=True,
-            check=False,
-        )
-        self.is_earlier = known.returncode == 0
-        self.name = VERSION if self.is_earlier else f"this code, because {VERSION} is not in Git"
-        if self.is_earlier:
-            self._unpack()
-        else:
-            self.project.rmdir()
-            shutil.copytree(
-                PROJECT, self.project, ignore=shutil.ignore_patterns(".doorstep", "node_modules",
-                                                                     ".git", "dist")
-            )  # fmt: skip
-        for name in BUILT:
-            (self.project / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.project / name).symlink_to((PROJECT / name).resolve())
-
-    def _unpack(self) -> None:
-        archive = ["git", "-C", str(PROJECT), "archive", COMMIT]
+        archive = ["git", "-C", str(PROJECT), "archive", release.commit]
         with subprocess.Popen(archive, stdout=subprocess.PIPE) as process:
             subprocess.run(["tar", "-x", "-C", str(self.project)], stdin=process.stdout, check=True)
         if process.returncode != 0:
             raise subprocess.CalledProcessError(process.returncode, archive)
+        for name in BUILT:
+            (self.project / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.project / name).symlink_to((PROJECT / name).resolve())
 
     def run(
         self, home: Path, statement: str, *arguments: str, environment: Mapping[str, str]

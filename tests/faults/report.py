@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-SEEN_CHARS = 60
+from tests.faults.fault import Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,17 @@ class Result:
     lost: int
     duplicates: int
     ok: bool
+    not_here: str = ""  # why it did not run on this machine
+
+
+def failed_result(fault: Fault, seen: str) -> Result:
+    """Return the result of a fault that did not run."""
+    return Result(fault.id, fault.name, fault.expected, seen, None, 0, 0, 0, ok=False)
+
+
+def not_here_result(fault: Fault) -> Result:
+    """Return the result of a fault that cannot run on this machine."""
+    return replace(failed_result(fault, ""), not_here=fault.not_here)
 
 
 def as_json(results: Sequence[Result]) -> str:
@@ -29,8 +40,10 @@ def as_json(results: Sequence[Result]) -> str:
     return json.dumps({"faults": [asdict(one) for one in results]})
 
 
-def as_table(results: Sequence[Result], not_here: dict[int, str]) -> str:
-    """Return the table."""
+def as_table(results: Sequence[Result]) -> str:
+    """Return the table: what ran, then what cannot run here."""
+    not_here = [one for one in results if one.not_here]
+    results = [one for one in results if not one.not_here]
     head = ("", "fault", "T", "acked", "lost", "twice", "ok", "seen")
     rows = [
         (
@@ -50,7 +63,9 @@ def as_table(results: Sequence[Result], not_here: dict[int, str]) -> str:
         "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]])
         for row in [head, *rows]
     ]
-    lines += [f"{number}  not here: {reason}" for number, reason in sorted(not_here.items())]
+    lines += [f"{one.id}  not here: {one.not_here}" for one in not_here]
     failed = sum(not one.ok for one in results)
-    lines.append(f"{len(results) - failed} ok, {failed} failed")
+    counts = [f"{len(results) - failed} ok", f"{failed} failed"]
+    counts += [f"{len(not_here)} cannot run here"] if not_here else []
+    lines.append(", ".join(counts))
     return "\n".join(lines)

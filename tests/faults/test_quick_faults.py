@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.__main__ import collect, run_one
+from tests.faults.__main__ import collect
 from tests.faults.checker import Checker
 from tests.faults.environment import EnvironmentSettings, FaultEnvironment
 from tests.faults.fault import Fault, Outcome
+from tests.faults.runner import run_one
 
 RATE = 60.0
 COURIERS = 4

@@ -1,29 +1,34 @@
-"""An upgrade from the last release under load: migrate first, then service by service.
+"""An upgrade from an earlier release under load: migrate first, then service by service.
 
-Devices, couriers, customers and PATCHes run with the code of the last release all the time. The
-upgrade is `./run upgrade` of this code.
+Devices, couriers, customers and PATCHes run with the code of that release all the time. The upgrade
+is `./run upgrade` of this code.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from ops.stack.addresses import Addresses
 from ops.stack.processes import SERVICES
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.status import ProcessStatus
 from ops.stack.supervisor import SUPERVISOR_GUARD
 from ops.stack.upgrade import upgrade
 from sql.fingerprint import recorded_fingerprints
-from tests.faults.apis import Callers, Response
+from tests.faults.apis import Callers
 from tests.faults.checker import Checker
-from tests.faults.environment import EnvironmentSettings, FaultEnvironment, FaultStack
-from tests.faults.previous_release import PreviousRelease, runs_from
+from tests.faults.environment import EnvironmentSettings, FaultEnvironment
+from tests.faults.fault_stack import FaultStack
+from tests.faults.previous_release import RELEASES, PreviousRelease, Release, runs_from
+from tests.faults.releases import fetched
+from tests.faults.upgrade_steps import Steps, is_allowed, summary
 from tests.faults.viewer_pool import ViewerPool
 from tests.faults.viewers import orders_under_way, viewer_pool_of
 
@@ -32,13 +37,15 @@ COURIERS = 2
 NORMAL_S = 20.0  # much longer than usual: the machine may be busy
 VIEWERS = 24
 WITHIN_S = 300.0
+RETRIES = 200  # 60 s and more
+MANY_OF_ONE_ADDRESS = (("HTTP_MAX_UNAUTHENTICATED", "1000"),)  # while no token can be checked
 REVISION = "SELECT version_num FROM public.alembic_version"
 START = "stack.up(owner_pid=int(arguments[0]))"
 ADD_DRIVERS = "stack.add_drivers(arguments)"
 
 
 class UpgradedStack(FaultStack):
-    """A stack that the last release has started."""
+    """A stack that an earlier release has started."""
 
     def __init__(
         self, settings: StackSettings, environment: Mapping[str, str], release: PreviousRelease
@@ -61,9 +68,15 @@ class UpgradedStack(FaultStack):
         return []
 
     def status(self) -> list[ProcessStatus]:
-        """Leave out services that the release does not have."""
+        """Leave out services that the release does not have, or has without an address."""
         running = self.supervisor.running()
-        return [one for one in super().status() if one.name in running or one.name == "supervisor"]
+        served = json.loads(self.paths.addresses_file.read_text(encoding="utf-8"))
+        without = {one.name for one in fields(Addresses) if one.name not in served}
+        return [
+            one
+            for one in super().status()
+            if (one.name in running or one.name == "supervisor") and one.name not in without
+        ]
 
     def _run(self, statement: str, *arguments: str) -> None:
         home = self.paths.root
@@ -71,10 +84,14 @@ class UpgradedStack(FaultStack):
 
 
 class UpgradeEnvironment(FaultEnvironment):
-    """The last release under the load of its own code."""
+    """An earlier release under the load of its own code."""
+
+    def __init__(self, release: Release, settings: EnvironmentSettings) -> None:
+        self._release = release
+        super().__init__(settings, say=lambda _line: None)
 
     def make_stack(self, settings: StackSettings, environment: Mapping[str, str]) -> FaultStack:
-        self.release = PreviousRelease(settings.doorstep_home.parent)
+        self.release = PreviousRelease(settings.doorstep_home.parent, self._release)
         self.load_project = self.release.project
         self.started = UpgradedStack(settings, environment, self.release)
         return self.started
@@ -95,61 +112,63 @@ class UpgradeEnvironment(FaultEnvironment):
         return str(revision)
 
 
-@pytest.fixture(scope="module")
-def env() -> Iterator[UpgradeEnvironment]:
-    """The last release under load."""
-    settings = EnvironmentSettings(rate=RATE, couriers=COURIERS, normal_s=NORMAL_S)
-    with UpgradeEnvironment(settings, say=lambda _line: None) as env:
+@pytest.fixture(scope="module", params=RELEASES, ids=[one.version for one in RELEASES])
+def env(request: pytest.FixtureRequest) -> Iterator[UpgradeEnvironment]:
+    """An earlier release under load."""
+    settings = EnvironmentSettings(
+        rate=RATE, couriers=COURIERS, normal_s=NORMAL_S, environment=MANY_OF_ONE_ADDRESS
+    )
+    with UpgradeEnvironment(fetched(request.param), settings) as env:
         yield env
 
 
-def test_upgrade__from_the_last_release_under_load__loses_nothing_and_streams_resume(
+def test_upgrade__from_an_earlier_release_under_load__loses_nothing_and_streams_resume(
     env: UpgradeEnvironment,
 ) -> None:
     before, revision, published = env.folders(), env.revision(), env.load.published()
     assert set(before.values()) == {env.release.project}
-    steps: list[str] = []
+    steps = Steps()
     with (
         orders_under_way(env) as orders,
         viewer_pool_of(env, orders, VIEWERS) as pool,
-        Callers(env.stack) as callers,
+        Callers(env.stack, retries=RETRIES) as callers,
     ):
         pool.wait(lambda one: one.is_watching, WITHIN_S, "all are watching")
         callers.wait_steady()
         began = time.monotonic()
 
-        upgrade(env.stack, steps.append)
+        upgrade(env.stack, steps.add)
         env.started.is_upgraded = True
 
         ended = time.monotonic()
         env.wait_healthy(since=ended)
         resumed(pool, since=began)
         callers.wait_steady()
-        responses, lost = callers.since(began), callers.lost()
+    responses, lost = callers.since(began), callers.lost()
     result = Checker(env).check(published)
     print(
         f"from {env.release.name}, {revision} to {env.revision()}, in {ended - began:.1f} s: "
         f"{result.commit_acked} fixes acknowledged, {result.lost} lost, {result.duplicates} twice, "
-        f"{lost} acknowledged PATCHes lost; {summary(responses)}; steps: {'; '.join(steps)}"
+        f"{lost} acknowledged PATCHes lost; {summary(responses)}; steps: {'; '.join(steps.lines)}"
     )
     assert result.ok, result.violations
     assert (result.lost, result.duplicates, lost) == (0, 0, 0)
     assert result.commit_acked > 0
-    wrong = {one for one in responses if not is_allowed(one)}
-    assert wrong == set()
+    assert {one for one in responses if not is_allowed(one, steps)} == set()
     assert env.folders() == dict.fromkeys((*SERVICES, SUPERVISOR_GUARD), PROJECT)
     assert env.revision() == max(recorded_fingerprints())
 
 
+@pytest.mark.parametrize("env", RELEASES[:1], indirect=True, ids=[RELEASES[0].version])
 def test_upgrade__again__is_the_same_and_processes_are_found(env: UpgradeEnvironment) -> None:
-    published, bridge = env.load.published(), env.pid("bridge")
+    published, bridge, steps = env.load.published(), env.pid("bridge"), Steps()
 
-    with Callers(env.stack) as callers:
+    with Callers(env.stack, retries=RETRIES) as callers:
         callers.wait_steady()
-        upgrade(env.stack, lambda _line: None)
+        upgrade(env.stack, steps.add)
         callers.wait_steady()
 
-    assert {one for one in callers.responses if not is_allowed(one)} == set()
+    assert {one for one in callers.responses if not is_allowed(one, steps)} == set()
     assert callers.lost() == 0
     assert env.pid("bridge") != bridge
     assert len(env.stack.supervisor.groups("services")) == 1
@@ -168,18 +187,3 @@ def resumed(pool: ViewerPool, since: float) -> None:
         WITHIN_S,
         "all see positions again",
     )
-
-
-def is_allowed(response: Response) -> bool:
-    """No response while a process starts again, and 503 with Retry-After, are allowed."""
-    if response.status >= 500:
-        return response.status == 503 and response.retry_after
-    return response.status in (0, 200)
-
-
-def summary(responses: Sequence[Response]) -> str:
-    """Count the responses by status."""
-    found = Counter(one.status for one in responses)
-    failed_retry = sum(one.retry_status not in (None, 200) for one in responses)
-    counts = ", ".join(f"{times} x {status or 'none'}" for status, times in sorted(found.items()))
-    return f"{counts}; {failed_retry} failed again at their one retry"

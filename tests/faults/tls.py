@@ -14,8 +14,9 @@ from ops.stack.addresses import reach
 from ops.stack.certificates import CertificateAuthority
 from ops.stack.errors import StackError
 from ops.stack.settings import StackSettings
-from tests.faults.environment import FaultEnvironment, FaultStack
+from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import Fault, Outcome
+from tests.faults.fault_stack import FaultStack
 from tests.faults.viewer_pool import ViewerPool
 from tests.faults.viewers import ALL_SEE_WITHIN_S, orders_under_way
 

@@ -12,7 +12,6 @@ from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import Fault, Outcome
 
 NO_FAULT_S = 8.0
-SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api", "broker_sync")
 
 
 def no_fault(env: FaultEnvironment) -> Outcome:
@@ -21,18 +20,6 @@ def no_fault(env: FaultEnvironment) -> Outcome:
     time.sleep(NO_FAULT_S)
     env.wait_healthy()
     return Outcome(f"{time.monotonic() - began:.0f} s without a fault", None, ok=True)
-
-
-def kill_each_service(env: FaultEnvironment) -> Outcome:
-    """Kill -9 one service after the other, as the kernel does at a memory limit."""
-    took_s = {}
-    for part in SERVICES:
-        pid = env.pid(part)
-        took_s[part] = env.wait_healthy(since=env.kill(part))
-        if env.pid(part) == pid:
-            return Outcome(f"{part} was not restarted", None, ok=False)
-    seen = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in took_s.items())
-    return Outcome(f"healthy after: {seen}", max(took_s.values()), ok=True)
 
 
 def kill_everything(env: FaultEnvironment) -> Outcome:
@@ -52,9 +39,6 @@ def kill_everything(env: FaultEnvironment) -> Outcome:
 
 FAULTS = (
     Fault(0, "no fault", "nothing happens", None, True, no_fault),
-    Fault(
-        32, "each service killed for memory", "restarted, 0 lost", 60, False, kill_each_service,
-    ),
     Fault(
         28, "kill -9 everything, then start in any order", "ready <= 90 s",
         90, False, kill_everything,

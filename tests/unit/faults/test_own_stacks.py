@@ -35,5 +35,13 @@ def test_outcome_of__a_failed_test__says_why() -> None:
     assert "assert 1 == 0" in outcome.seen
 
 
+def test_outcome_of__one_of_two_upgrades_was_skipped__is_a_failure() -> None:
+    output = f"{UPGRADE}\n1 passed, 1 skipped"
+    assert outcome_of(output, UPGRADED, ok=True).ok
+    outcome = outcome_of(output, UPGRADED, 2, ok=True)
+    assert not outcome.ok
+    assert "1 of 2 tests" in outcome.seen
+
+
 def test_outcome_of__nothing_printed__is_a_failure() -> None:
     assert not outcome_of("1 skipped", UPGRADED, ok=True).ok
