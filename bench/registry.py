@@ -246,6 +246,12 @@ BENCHMARKS = {
             ("--runs", "2"),
         ),
         Benchmark(
+            "fleet-page",
+            "bench.fleet_page",
+            "frame times of the dispatcher's page with 10,000 moving drivers",
+            ("--seconds", "5", "--runs", "1"),
+        ),
+        Benchmark(
             "battery",
             "bench.battery",
             "adaptive sampling on recorded traces, vs sending every fix",
