@@ -3,17 +3,21 @@
     DATABASE_URL=... python -m bench.naive_reads (sqlalchemy | psycopg) PORT
 
 `sqlalchemy` is the usual stack: sync endpoints in FastAPI's threads, a pool of ten. `psycopg` is
-lighter: async endpoints and psycopg's pool. Both read Doorstep's tables and answer the same fields,
-without these, which cost tracking_api its time: tokens, limits per token and address, visibility,
-the estimated arrival, ETags, jump flags, packed days, the audit of reads, security headers, metrics
-and bounds on requests. `bench.reads` compares with them.
+lighter: async endpoints and psycopg's pool. Both read Doorstep's tables and answer the same fields.
+They leave out what costs tracking_api its time: tokens, limits per token and address, visibility,
+ETags, jump flags, packed days, the audit of reads, security headers, metrics, deadlines and bounds
+on requests. Of GET /track (bench/naive_track.py) they leave out, besides: estimates without a road
+or before a courier is visible, newer models, instants that late fixes move, the reason of an end,
+the photo, another delivery that comes first, and shared links. GET /position answers the order with
+its events and position alone. `bench.reads` compares with them.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -21,17 +25,30 @@ from uuid import UUID
 
 import uvicorn
 from fastapi import FastAPI, Response
+from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, computed_field
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
+
+from bench.naive_track import (
+    EVENTS,
+    NOTICES,
+    ORDER,
+    START_OF_RIDE,
+    Arrivals,
+    FullTrack,
+    began_at,
+    full_track,
+    ride_of,
+)
 
 POOL = 10  # connections, as tracking_api has
 OPTIONS = "-c search_path=doorstep,public"
 VARIANTS = ("sqlalchemy", "psycopg")
 
-TRACK = """
+POSITION = """
 SELECT o.order_id, o.state::text AS state, o.assignment_no, o.order_seq,
     r.name AS restaurant_name, r.lon_deg AS restaurant_lon_deg, r.lat_deg AS restaurant_lat_deg,
     o.lon_deg AS destination_lon_deg, o.lat_deg AS destination_lat_deg,
@@ -41,10 +58,6 @@ FROM orders o JOIN restaurant r USING (restaurant_id)
 LEFT JOIN assignment a ON a.order_id = o.order_id AND a.ended_at IS NULL
 LEFT JOIN driver_state s ON s.driver_id = a.driver_id
 WHERE o.order_id = :order_id
-"""
-EVENTS = """
-SELECT order_seq, state::text AS state, source::text AS source, occurred_at FROM order_event
-WHERE order_id = :order_id ORDER BY order_seq
 """
 NEAREST = """
 SELECT driver_id, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg,
@@ -141,14 +154,35 @@ def make_sync_app(url: str) -> FastAPI:
     )
     app = FastAPI()
 
+    arrivals = Arrivals()
+
+    def rows_on(conn: Connection, statement: str, **values: object) -> list[dict[str, Any]]:
+        return [dict(one) for one in conn.execute(text(statement), values).mappings()]
+
     def rows(statement: str, **values: object) -> list[dict[str, Any]]:
         with engine.connect() as conn:
-            return [dict(one) for one in conn.execute(text(statement), values).mappings()]
+            return rows_on(conn, statement, **values)
 
     @app.get("/track/{order_id}")
-    def track(order_id: UUID) -> Track:
-        events = [Event(**one) for one in rows(EVENTS, order_id=order_id)]
-        return Track(**rows(TRACK, order_id=order_id)[0], events=events)
+    def track(order_id: UUID) -> FullTrack:
+        with engine.connect() as conn:
+            order = rows_on(conn, ORDER, order_id=order_id)[0]
+            events = rows_on(conn, EVENTS, order_id=order_id)
+            of_assignment = order["assignment_no"]
+            notices = rows_on(conn, NOTICES, order_id=order_id, assignment_no=of_assignment)
+            computed = arrivals.kept(order)
+            if computed is None:
+                began = began_at(order, events)
+                start = rows_on(conn, START_OF_RIDE, **ride_of(order, began))
+                computed = arrivals.compute(order, began, start[0] if start else None)
+        return full_track(order, events, notices, computed)
+
+    @app.get("/position/{order_id}")
+    def position(order_id: UUID) -> Track:
+        with engine.connect() as conn:
+            events = rows_on(conn, EVENTS, order_id=order_id)
+            order = rows_on(conn, POSITION, order_id=order_id)[0]
+        return Track(**order, events=[Event(**one) for one in events])
 
     @app.get("/drivers/nearest")
     def nearest(lon_deg: float, lat_deg: float, limit: int) -> list[Near]:
@@ -184,17 +218,38 @@ def make_async_app(url: str) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan)
 
-    async def rows(statement: str, **values: object) -> list[dict[str, Any]]:
+    arrivals = Arrivals()
+
+    async def rows_on(
+        conn: AsyncConnection[Any], statement: str, **values: object
+    ) -> Sequence[dict[str, Any]]:
+        cursor = await conn.execute(with_psycopg_placeholders(statement, values), values)
+        return await cursor.fetchall()
+
+    async def rows(statement: str, **values: object) -> Sequence[dict[str, Any]]:
         async with pool.connection() as conn:
-            found = await (
-                await conn.execute(with_psycopg_placeholders(statement, values), values)
-            ).fetchall()
-        return [dict(one) for one in found]
+            return await rows_on(conn, statement, **values)
 
     @app.get("/track/{order_id}")
-    async def track(order_id: UUID) -> Track:
-        events = [Event(**one) for one in await rows(EVENTS, order_id=order_id)]
-        return Track(**(await rows(TRACK, order_id=order_id))[0], events=events)
+    async def track(order_id: UUID) -> FullTrack:
+        async with pool.connection() as conn:
+            order = (await rows_on(conn, ORDER, order_id=order_id))[0]
+            events = await rows_on(conn, EVENTS, order_id=order_id)
+            of_assignment = order["assignment_no"]
+            notices = await rows_on(conn, NOTICES, order_id=order_id, assignment_no=of_assignment)
+            computed = arrivals.kept(order)
+            if computed is None:
+                began = began_at(order, events)
+                start = await rows_on(conn, START_OF_RIDE, **ride_of(order, began))
+                computed = arrivals.compute(order, began, start[0] if start else None)
+        return full_track(order, events, notices, computed)
+
+    @app.get("/position/{order_id}")
+    async def position(order_id: UUID) -> Track:
+        async with pool.connection() as conn:
+            events = await rows_on(conn, EVENTS, order_id=order_id)
+            order = (await rows_on(conn, POSITION, order_id=order_id))[0]
+        return Track(**order, events=[Event(**one) for one in events])
 
     @app.get("/drivers/nearest")
     async def nearest(lon_deg: float, lat_deg: float, limit: int) -> list[Near]:
@@ -213,11 +268,16 @@ def make_async_app(url: str) -> FastAPI:
     return app
 
 
-def with_psycopg_placeholders(statement: str, values: dict[str, object]) -> bytes:
-    """Replace SQLAlchemy's placeholders in a statement by psycopg's."""
-    for name in values:
+@functools.cache
+def _converted(statement: str, names: tuple[str, ...]) -> bytes:
+    for name in names:
         statement = statement.replace(f":{name}", f"%({name})s")
     return statement.encode()
+
+
+def with_psycopg_placeholders(statement: str, values: dict[str, object]) -> bytes:
+    """Replace SQLAlchemy's placeholders in a statement by psycopg's."""
+    return _converted(statement, tuple(values))
 
 
 def main() -> None:

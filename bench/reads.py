@@ -3,13 +3,14 @@
 One temporary database: 10,000 drivers with a current fix, a third of them with an open order; and a
 day of 50 drivers (a fix every 12 s), stored twice: plain, and packed as by `./run compact`. Three
 APIs use it, each a process: tracking_api, and bench/naive_reads.py with sync SQLAlchemy and with
-psycopg's async pool. They get the same requests, interleaved, 8 at a time:
+psycopg's async pool. They get the same requests, interleaved, 8 at a time. `psycopg position` is
+the psycopg one with a shorter answer: the order, its events and its position alone.
 
-  track          GET /track/{order_id}, of 40 orders, each requested before: tracking_api keeps the
-                 estimate while the fix is the newest, and the order's details for 4 s
-  track once     the same of orders that were not requested in the last 4 s
-  track first    the same of orders that were never requested: it computes the routes to their
-                 doors, at most 20 a second
+  track          GET /track/{order_id}, of 40 orders, each requested since its fix: all keep the
+                 estimate, and tracking_api the order's details for 4 s
+  track once     the same of 200 orders that were not requested in the last 4 s, but since their fix
+  track first    the same of orders that were never requested: each API computes the routes to their
+                 doors, at most 20 a second, and reads the start of the ride
   nearest        GET /drivers/nearest, ten of 10,000
   tile           the fleet as a vector tile that is not cached
   tile again     a few tiles, cached
@@ -45,7 +46,7 @@ import psycopg
 
 from bench.fleet_database import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
 from bench.growth import FILL, GrowthDatabase
-from bench.measure import Measurements, percentiles, spread
+from bench.measure import Measurements, percentiles, progress, spread
 from bench.naive_reads import VARIANTS
 from bench.process_cpu import cpu_s
 from doorstep.credentials import token_sha256
@@ -69,6 +70,7 @@ READS = (
     "history packed",
 )
 OURS = "tracking_api"
+POSITION_ONLY = "psycopg position"
 STAFF = {"Authorization": "Bearer stf_bench"}
 CONCURRENCY = 8
 START_TIMEOUT_S = 60.0
@@ -133,7 +135,7 @@ def main() -> int:
         postgres = cluster.pid()
         if postgres is None:
             raise SystemExit("the database is not running")
-        urls = {role: cluster.url(role, PASSWORD) for role in ("tracking_api", "customer")}
+        urls = {role: cluster.url(role, PASSWORD) for role in ("tracking_api", "customer", OWNER)}
         with ExitStack() as stack:
             apis = [stack.enter_context(running(variant, urls)) for variant in (OURS, *VARIANTS)]
             result = asyncio.run(measure(apis, postgres, growth_database, options))
@@ -171,7 +173,8 @@ def running(variant: str, urls: Mapping[str, str], port: int = 0) -> Iterator[Ap
     else:
         argv = [sys.executable, "-m", "bench.naive_reads", variant, str(port)]
     environment = {
-        "DATABASE_URL": urls["tracking_api"],
+        # a simple implementation has one role, which may read everything
+        "DATABASE_URL": urls["tracking_api" if variant == OURS else OWNER],
         "CUSTOMER_DATABASE_URL": urls["customer"],
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
         "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
@@ -201,16 +204,21 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 async def measure(
-    apis: Sequence[Api], postgres: int, growth_database: GrowthDatabase, options: argparse.Namespace
+    all_apis: Sequence[Api],
+    postgres: int,
+    growth_database: GrowthDatabase,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Run all reads against all APIs, interleaved."""
     await asyncio.sleep(GRAPH_LOADED_S)
     growth_database.refresh_presence()
-    await until_by_road(apis[0], growth_database.order_ids[: TRACKED_ORDERS + ONCE_ORDERS])
+    known = growth_database.order_ids[: TRACKED_ORDERS + ONCE_ORDERS]
+    await asyncio.gather(*(until_by_road(one, known) for one in all_apis))
     parts: dict[str, Any] = {}
     took_ms: dict[str, dict[str, list[float]]] = {}
     database: dict[str, dict[str, list[float]]] = {}
     for name in options.reads:
+        apis = apis_of(name, all_apis)
         measurements = Measurements(
             f"reads: {name}", "µs of CPU per request", [one.variant for one in apis]
         )
@@ -218,7 +226,7 @@ async def measure(
         database[name] = {one.variant: [] for one in apis}
         for run in range(options.runs + 1):
             growth_database.refresh_presence()  # every driver has a current fix
-            await prepare(name, apis, growth_database)
+            await prepare(name, apis, growth_database.order_ids)
             idle = await settle(name, [postgres, *(one.pid for one in apis)])
             for api in apis:
                 requests = requests_of(
@@ -233,6 +241,7 @@ async def measure(
                 )
                 if run:
                     measurements.add(api.variant, api_us + database_us)
+                    progress(f"  of which PostgreSQL {database_us:,.0f}")
                     database[name][api.variant].append(database_us)
                     took_ms[name][api.variant] += took
         parts[name] = measurements.part()
@@ -252,8 +261,14 @@ async def measure(
     }
 
 
+def apis_of(name: str, apis: Sequence[Api]) -> list[Api]:
+    """The APIs of one read: of GET /track the shorter answer too."""
+    short = [one._replace(variant=POSITION_ONLY) for one in apis if one.variant == "psycopg"]
+    return [*apis, *(short if name.startswith("track") else [])]
+
+
 async def until_by_road(api: Api, order_ids: Sequence[UUID]) -> None:
-    """Request orders until tracking_api holds the routes of nearly all: it computes 20 a second.
+    """Request orders until an API holds the routes of nearly all: it computes 20 a second.
 
     A few drivers are far from every street.
     """
@@ -271,16 +286,19 @@ async def until_by_road(api: Api, order_ids: Sequence[UUID]) -> None:
         requests = [
             (path, query, headers, partial(note, order_id))
             for order_id in list(missing)
-            for path, query, headers, _ in [track_request(order_id)]
+            for path, query, headers, _ in [track_request(api, order_id)]
         ]
         await send(api, requests)
 
 
-async def prepare(name: str, apis: Sequence[Api], growth_database: GrowthDatabase) -> None:
-    """Request what a read's name promises to be requested before."""
-    if name in ("track", "track once"):
-        for api in apis:  # the new fixes have an estimate
-            await send(api, requests_of(name, api, growth_database, WARM_UP, 0))
+async def prepare(name: str, apis: Sequence[Api], order_ids: Sequence[UUID]) -> None:
+    """Request what a read's name promises to be requested before: the new fixes' estimates."""
+    known = {
+        "track": order_ids[:TRACKED_ORDERS],
+        "track once": order_ids[TRACKED_ORDERS : TRACKED_ORDERS + ONCE_ORDERS],
+    }
+    for api in apis:
+        await send(api, [track_request(api, one) for one in known.get(name, ())])
 
 
 async def settle(name: str, pids: Sequence[int]) -> dict[int, float]:
@@ -309,23 +327,24 @@ def requests_of(
         return [(rng.choice(tiles), {}, STAFF, _is_a_tile) for _ in range(count)]
     if name == "track once":
         others = growth_database.order_ids[TRACKED_ORDERS : TRACKED_ORDERS + ONCE_ORDERS]
-        return [track_request(one) for one in rng.sample(others, min(count, ONCE_ORDERS))]
+        return [track_request(api, one) for one in rng.sample(others, min(count, ONCE_ORDERS))]
     if name == "track first":
         first = TRACKED_ORDERS + ONCE_ORDERS + run * FIRST_ORDERS
         unseen = growth_database.order_ids[first : first + min(count, FIRST_ORDERS)]
-        return [track_request(one) for one in unseen]
+        return [track_request(api, one) for one in unseen]
     return [request_of(name, api, growth_database, rng) for _ in range(count)]
 
 
-def track_request(order_id: UUID) -> Request:
+def track_request(api: Api, order_id: UUID) -> Request:
     """GET /track of one order, as its customer."""
-    return f"/track/{order_id}", {}, {"Authorization": f"Bearer cst_{order_id}"}, _has_a_place
+    path = f"/position/{order_id}" if api.variant == POSITION_ONLY else f"/track/{order_id}"
+    return path, {}, {"Authorization": f"Bearer cst_{order_id}"}, _has_a_place
 
 
 def request_of(name: str, api: Api, growth_database: GrowthDatabase, rng: random.Random) -> Request:
     """One request other than a tile."""
     if name == "track":
-        return track_request(rng.choice(growth_database.order_ids[:TRACKED_ORDERS]))
+        return track_request(api, rng.choice(growth_database.order_ids[:TRACKED_ORDERS]))
     if name == "nearest":
         lon_deg, lat_deg = WEST + WIDTH_DEG * rng.random(), SOUTH + HEIGHT_DEG * rng.random()
         query = {"lon_deg": lon_deg, "lat_deg": lat_deg, "limit": NEAREST_LIMIT}

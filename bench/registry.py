@@ -220,6 +220,12 @@ BENCHMARKS = {
             ("--drivers", "2000", "--orders", "20", "--rounds", "2"),
         ),
         Benchmark(
+            "offers",
+            "bench.offers",
+            "the job that offers orders, vs the nearest couriers by hand",
+            ("--orders", "0", "100", "--seconds", "5"),
+        ),
+        Benchmark(
             "eta",
             "bench.eta",
             "estimated arrivals, vs straight line and constant speed",
@@ -238,6 +244,12 @@ BENCHMARKS = {
             "bench.pages",
             "time until the customer's page shows state and map, CPU and network slowed down",
             ("--runs", "2"),
+        ),
+        Benchmark(
+            "fleet-page",
+            "bench.fleet_page",
+            "frame times of the dispatcher's page with 10,000 moving drivers",
+            ("--seconds", "5", "--runs", "1"),
         ),
         Benchmark(
             "battery",

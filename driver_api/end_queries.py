@@ -51,7 +51,7 @@ class EndStore(Protocol):
         self,
         token_sha256: bytes,
         order_id: UUID,
-        reason: str,
+        reason: str | None,
         note: str | None,
         next_step: str | None,
         idempotency_key: str | None,
@@ -99,12 +99,12 @@ class EndQueries:
         self,
         token_sha256: bytes,
         order_id: UUID,
-        reason: str,
+        reason: str | None,
         note: str | None,
         next_step: str | None,
         idempotency_key: str | None,
     ) -> CommandedOrder:
-        """Fail an order for a reason, with what follows: `retry`, `return` or None."""
+        """Fail an order, perhaps for a reason, with what follows: `retry`, `return` or None."""
         parameters = {
             "order_id": order_id,
             "reason": reason,

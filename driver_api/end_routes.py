@@ -62,13 +62,14 @@ async def fail_order(
 ) -> OrderAnswer:
     """A body gives the reason, one of the driver's `failure_reasons`, and perhaps a next step. A
     retry is a new order that staff confirms; an order to return is in the driver's `returns`."""
-    store = context.store
-    if failure is None:
-        order = await store.command_order(token, order_id, "fail", idempotency_key)
-    else:
-        order = await store.fail_order(
-            token, order_id, failure.reason, failure.note, failure.next_step, idempotency_key
-        )
+    order = await context.store.fail_order(
+        token,
+        order_id,
+        failure.reason if failure else None,
+        failure.note if failure else None,
+        failure.next_step if failure else None,
+        idempotency_key,
+    )
     return OrderAnswer(**order._asdict())
 
 

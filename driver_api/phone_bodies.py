@@ -7,6 +7,7 @@ import asyncio
 from starlette.requests import ClientDisconnect, Request
 
 from doorstep.errors import Unavailable
+from doorstep.http.request_body import BodyCutOff
 
 MAX_BODY_BYTES = 1024 * 1024  # Overland: up to 1,000 points of 600 bytes
 MAX_DISCARDED_BYTES = 8 * MAX_BODY_BYTES  # read and thrown away, so that the app gets its answer
@@ -21,7 +22,7 @@ class BodyNotRead(Unavailable):
 
 
 async def read_phone_body(request: Request) -> bytes | None:
-    """Read a body of any type. None if it is over 1 MiB. Raises BodyNotRead."""
+    """Read a body of any type. None if it is over 1 MiB. Raises BodyNotRead or BodyCutOff."""
     parts: list[bytes] = []
     received = 0
     try:
@@ -32,6 +33,8 @@ async def read_phone_body(request: Request) -> bytes | None:
                     raise BodyNotRead
                 if received <= MAX_BODY_BYTES:
                     parts.append(part)
-    except (TimeoutError, ClientDisconnect) as exc:
+    except TimeoutError as exc:
         raise BodyNotRead from exc
+    except ClientDisconnect as exc:  # no app gets this answer; it counts as 400, not as 503
+        raise BodyCutOff from exc
     return b"".join(parts) if received <= MAX_BODY_BYTES else None

@@ -11,7 +11,7 @@ ADVANCED = Counter(
     "doorstep_driver_events_offers_advanced", "Orders whose offers the job has ended or made"
 )
 EVERY_S = 1.0  # how late an offer ends, at most
-ORDERS_PER_COMMIT = 100
+ORDERS_PER_COMMIT = 500  # the database stops sooner, after 250 ms
 
 
 class OfferWorker:

@@ -102,6 +102,7 @@ from tracking_api.track.page_schemas import DoorNote, NewSubscription
 from tracking_api.track.road_eta import EstimateArrival, RoadEta, no_ride
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.track_answers import TrackAnswers
 from tracking_api.webhooks import routes as webhook_routes
 from tracking_api.webhooks.schemas import NewWebhook, WebhookChange
 
@@ -324,6 +325,7 @@ def _set_context(
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         sign_in_limiter=SignInLimiter(),
         join_url=join_url or f"{public_url}/join",
+        answers=TrackAnswers(estimate, estimate.arrival if isinstance(estimate, RoadEta) else None),
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,

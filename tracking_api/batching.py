@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
+
+from doorstep.errors import StoreUnavailable
+from doorstep.store.deadline import ANSWER_WITHIN_S, abandon, bounded_by_caller
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -25,15 +28,18 @@ class BatchLoader(Generic[K, V]):
     """Calls `load` with several keys at a time. No result is older than its request.
 
     An error is raised to every request of the batch. Without `batches_per_s` a batch holds what
-    was requested while two others were being loaded.
+    was requested while two others were being loaded. A batch that takes `within_s` is abandoned:
+    its requests get StoreUnavailable, and others are loaded. Its statements have no other deadline.
     """
 
     def __init__(
         self,
         load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
         batches_per_s: float | None = BATCHES_PER_S,
+        within_s: float = ANSWER_WITHIN_S,
     ) -> None:
         self._load = load
+        self._within_s = within_s
         self._batches_per_s = batches_per_s
         self._pending: dict[K, asyncio.Future[V | None]] = {}
         self._workers: set[asyncio.Task[None]] = set()
@@ -57,33 +63,51 @@ class BatchLoader(Generic[K, V]):
         self._workers.add(asyncio.create_task(self._work()))
 
     async def _work(self) -> None:
+        bounded_by_caller.set(True)  # in this task
+        worker: asyncio.Task[Any] | None = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - for the type checker
         try:
-            await self._load_pending()
+            await self._load_pending(worker)
         finally:
-            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._workers.discard(worker)
 
     def _start_another(self) -> None:
         self._impatience = None
         if self._pending and len(self._workers) < MAX_CONCURRENT_BATCHES:
             self._start_worker()
 
-    async def _load_pending(self) -> None:
-        while self._pending:
+    async def _load_pending(self, worker: asyncio.Task[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        while self._pending and worker in self._workers:
             await self._limit_rate()
             keys = list(self._pending)[:MAX_BATCH_KEYS]
             if not keys:
                 return  # the other worker has taken them
             results = {key: self._pending.pop(key) for key in keys}
+            deadline = loop.call_later(self._within_s, self._abandon, worker, results)
             try:
                 found = await self._load(keys)
             except BaseException as exc:
-                for result in results.values():
+                for result in _unset(results):
                     result.set_exception(exc) if isinstance(exc, Exception) else result.cancel()
                 if not isinstance(exc, Exception):
                     raise
             else:
                 for key, result in results.items():
-                    result.set_result(found.get(key))
+                    if not result.done():
+                        result.set_result(found.get(key))
+            finally:
+                deadline.cancel()
+
+    def _abandon(
+        self, worker: asyncio.Task[Any], results: Mapping[K, asyncio.Future[V | None]]
+    ) -> None:
+        for result in _unset(results):
+            result.set_exception(StoreUnavailable("the database did not answer in time"))
+        self._workers.discard(worker)
+        abandon(worker)
+        if self._pending:
+            self._start_worker()
 
     async def _limit_rate(self) -> None:
         if self._batches_per_s is None:
@@ -93,6 +117,10 @@ class BatchLoader(Generic[K, V]):
         self._next_batch_s = start_s + 1 / self._batches_per_s
         if start_s > now_s:
             await asyncio.sleep(start_s - now_s)
+
+
+def _unset(results: Mapping[Any, asyncio.Future[V]]) -> list[asyncio.Future[V]]:
+    return [result for result in results.values() if not result.done()]
 
 
 def _retrieve_exception(result: asyncio.Future[V | None]) -> None:

@@ -25,6 +25,7 @@ from tracking_api.stores import Stores
 from tracking_api.track.links import COOKIE, Links
 from tracking_api.track.road_eta import EstimateArrival, EstimateRide, no_ride
 from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.track_answers import TrackAnswers
 
 STAFF_COOKIE = "doorstep_staff"
 READS = ("GET", "HEAD")
@@ -47,6 +48,7 @@ class AppContext:
     staff_history_limiter: RateLimiter
     sign_in_limiter: SignInLimiter
     join_url: str
+    answers: TrackAnswers
     estimate: EstimateArrival = estimate_arrival
     ride: EstimateRide = no_ride
     places: PlaceSearch = field(default_factory=PlaceSearch)
@@ -161,8 +163,11 @@ Admin = Annotated[Token, Depends(_admin)]
 
 def read_link_token(request: Request) -> str | None:
     """Return a bearer token, or the cookie of the customer's page or of a staff page."""
+    token = read_bearer(request)
+    if token:
+        return token
     cookies = request.cookies
-    return read_bearer(request) or cookies.get(COOKIE) or cookies.get(STAFF_COOKIE)
+    return cookies.get(COOKIE) or cookies.get(STAFF_COOKIE)
 
 
 async def _link_token(request: Request, _: BearerToken) -> str | None:

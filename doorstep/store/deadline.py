@@ -2,7 +2,8 @@
 
 A server that has gone silent (a stopped process, a half-open network) blocks its client, and so
 does cancelling a statement there. So each statement runs in a task of its own, which is abandoned
-at the deadline; its connection returns to the pool, or is closed, when the task ends.
+at the deadline; its connection returns to the pool, or is closed, when the task ends. A caller that
+abandons its own task in time runs its statements in there (`bounded_by_caller`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, LiteralString, TypeVar
 
 from psycopg import AsyncConnection, AsyncCursor
@@ -28,6 +30,8 @@ REQUEST_WITHIN_S = 4.5  # for a request with several statements, each of which m
 PROBE_WITHIN_S = 2.0
 ROWS_AT_ONCE = 500  # converted in about 1 ms
 
+# Set at the start of a task that the code that started it abandons in time.
+bounded_by_caller: ContextVar[bool] = ContextVar("bounded_by_caller", default=False)
 _abandoned: set[asyncio.Task[Any]] = set()  # a task without a reference may be collected
 
 
@@ -117,6 +121,8 @@ async def is_available(pool: Pool) -> bool:
 
 
 async def _within(limit_s: float, work: Coroutine[Any, Any, T]) -> T:
+    if bounded_by_caller.get():
+        return await work
     task = asyncio.create_task(work)
     try:
         await asyncio.wait({task}, timeout=limit_s)
@@ -125,9 +131,14 @@ async def _within(limit_s: float, work: Coroutine[Any, Any, T]) -> T:
         raise StoreUnavailable("the database did not answer in time")
     finally:
         if not task.done():
-            task.cancel()
-            _abandoned.add(task)
-            task.add_done_callback(_discard)
+            abandon(task)
+
+
+def abandon(task: asyncio.Task[Any]) -> None:
+    """Cancel a task without waiting for its end, and drop its outcome."""
+    task.cancel()
+    _abandoned.add(task)
+    task.add_done_callback(_discard)
 
 
 def _discard(task: asyncio.Task[Any]) -> None:

@@ -230,6 +230,10 @@ order_detail = Table(
     metadata,
     Column("order_id", Uuid, primary_key=True),
     Column("search", TSVECTOR),
+    Column("ready_at", Instant),
+    Column("scheduled_for", Instant),
+    Column("promised_from", Instant),
+    Column("promised_to", Instant),
 )
 
 assignment = Table(

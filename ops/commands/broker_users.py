@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from doorstep.credentials import DeviceSecrets
+from doorstep.fix import ID_PATTERN
 from doorstep.store.people import Device
 from ops.console import print_line
 from ops.stack.stack import Stack
@@ -37,7 +40,7 @@ class DeviceCommand:
         found = {one.device_id: one for one in devices if one.state != "removed"}
         unknown = [one for one in ids if one not in found]
         if unknown:
-            print_line(not_found(self.kind, unknown))
+            print_line(not_found(self.kind, unknown, found))
             return 1
         if action in CHANGES:
             return self._change(stack, action, ids)
@@ -94,10 +97,22 @@ class DeviceCommand:
         return status
 
 
-def not_found(kind: str, ids: Sequence[str]) -> str:
-    """Return that there are no such devices, and the command that adds them."""
+def not_found(kind: str, ids: Sequence[str], present: Collection[str]) -> str:
+    """Return that there are no such devices, ids like theirs, and the command that adds them."""
+    listing = f"all ids: ./run {kind}s"
+    bad = [one for one in ids if not re.fullmatch(ID_PATTERN, one)]
+    if bad:
+        names = " and ".join(map(repr, bad))
+        return f"run: {names} can't be a {kind}'s id: 1 to 64 letters, digits, _ or -; {listing}"
     names = " ".join(ids)
-    return f"run: no {kind} is named {names}; to add: ./run {kind}s add {names}"
+    lowered = {one.lower(): one for one in present}
+    close = {
+        lowered[like]
+        for one in ids
+        for like in get_close_matches(one.lower(), lowered, n=3, cutoff=0.75)
+    }
+    hint = f" (perhaps {' or '.join(sorted(close))})" if close else ""
+    return f"run: no {kind} is named {names}{hint}; {listing}; to add: ./run {kind}s add {names}"
 
 
 def refusal(device: Device) -> str:

@@ -43,11 +43,12 @@ def phones(stack: Stack, action: str, ids: Sequence[str]) -> int:
 
 def _refusal(stack: Stack, driver_id: str) -> str:
     """Return why a driver has no phone, and the next command."""
-    found = [one for one in stack.devices("driver") if one.device_id == driver_id]
-    if not found:
-        return not_found("driver", [driver_id])
-    if found[0].state != "active":
-        return refusal(found[0])
+    devices = {one.device_id: one for one in stack.devices("driver")}
+    if driver_id not in devices:
+        present = [name for name, one in devices.items() if one.state != "removed"]
+        return not_found("driver", [driver_id], present)
+    if devices[driver_id].state != "active":
+        return refusal(devices[driver_id])
     return f"run: {driver_id} has no phone; to add: ./run drivers phone {driver_id}"
 
 

@@ -22,8 +22,9 @@ WHERE commit__confirm_v1()
 
 -- fail_order --
 SELECT order_id, state::text, assignment_no, driver_id, order_seq, restaurant_id, lon_deg, lat_deg,
-    customer_name, policy_id, created_at, assigned_at, ended_at, retry_order_id, is_new
-FROM fail_order_as_staff_v2(%(order_id)s, %(name)s, %(reason)s, %(note)s::text,
+    customer_name, policy_id, created_at, assigned_at, ended_at, retry_order_id, is_new,
+    retry_promised_from, retry_promised_to
+FROM fail_order_as_staff_v3(%(order_id)s, %(name)s, %(reason)s, %(note)s::text,
     %(next_step)s::text, %(token_sha256)s, %(idempotency_key)s::text)
 WHERE commit__confirm_v1()
 

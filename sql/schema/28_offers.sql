@@ -26,3 +26,6 @@ CREATE TABLE unassigned_order (
     since timestamptz NOT NULL,
     checked_at timestamptz NOT NULL  -- when a driver was last looked for
 );
+
+-- A courier with room for another order, and the newest position.
+CREATE TYPE courier_place AS (driver_id text COLLATE "C", lon_deg float8, lat_deg float8);

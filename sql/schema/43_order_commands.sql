@@ -115,6 +115,8 @@ AS $$
 DECLARE
     verb CONSTANT order_verb := command_name;
     by_role CONSTANT actor := by_actor;
+    -- which assign_order_as_staff_v1 sets
+    wanted_stop_no CONSTANT int := nullif(current_setting('doorstep.stop_no', true), '');
     o orders;
     a record;  -- the current assignment
     is_open bool;
@@ -150,7 +152,11 @@ BEGIN
                 AND idempotency_key = with_idempotency_key;
     END IF;
     IF repeated.order_id IS NOT NULL THEN
-        IF repeated.command <> verb OR repeated.driver_id <> to_driver_id THEN
+        IF repeated.command <> verb OR repeated.driver_id <> to_driver_id
+            OR repeated.is_driver_named <> (to_driver_id IS NOT NULL)
+            OR repeated.is_driver_named IS NOT NULL
+                AND repeated.stop_no IS DISTINCT FROM wanted_stop_no
+        THEN
             RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
         END IF;
         -- Returns the current order. A driver who no longer has it gets the state that the command
@@ -207,9 +213,9 @@ BEGIN
     END;
 
     INSERT INTO order_command (order_id, command, actor, actor_id, driver_id, from_state, to_state,
-        assignment_no, idempotency_key, commanded_at)
+        assignment_no, idempotency_key, commanded_at, is_driver_named, stop_no)
     VALUES (of_order_id, verb, by_role, by_actor_id, chosen_driver_id, o.state, target, target_no,
-        with_idempotency_key, at);
+        with_idempotency_key, at, to_driver_id IS NOT NULL, wanted_stop_no);
 
     IF o.state = 'confirmed' THEN
         PERFORM order_offer__end_with_state(of_order_id, by_role, at);
@@ -455,7 +461,10 @@ BEGIN
         SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg,
             CASE WHEN d.order_id IS NULL THEN 0
                 ELSE cardinality(driver_stops__of(d.driver_id)) END
-        FROM unnest(nearest) f JOIN driver_state d ON d.driver_id = f.driver_id
+        FROM unnest(nearest) f
+        CROSS JOIN LATERAL (
+            SELECT * FROM driver_state s WHERE s.driver_id = f.driver_id OFFSET 0
+        ) d
         ORDER BY f.distance_m, d.driver_id;
 END
 $$;

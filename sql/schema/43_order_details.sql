@@ -36,7 +36,9 @@ BEGIN
         token_sha256, with_policy_id, with_idempotency_key, for_customer_name, by_name);
     IF NOT made.created THEN
         SELECT * INTO k FROM order_detail t WHERE t.order_id = made.order_id;
-        IF (k.external_id, k.customer_phone, k.customer_language, k.address, k.door_note, k.items,
+        IF (k.external_id, k.customer_phone, k.customer_language, k.address,
+            CASE WHEN k.door_note_set_at IS NULL THEN k.door_note ELSE k.ordered_door_note END,
+            k.items,
             CASE WHEN k.ready_set_at IS NULL THEN k.ready_at ELSE k.ordered_ready_at END,
             k.scheduled_for, k.promised_from, k.promised_to,
             coalesce(k.contact_rule, 'none'), k.pin_sha256)

@@ -224,7 +224,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
 BEGIN
-    -- read by the trigger on the new assignment
+    -- read by apply_order_command_v1 and by the trigger on the new assignment
     PERFORM set_config('doorstep.stop_no', coalesce(at_stop_no::text, ''), true);
     RETURN QUERY SELECT * FROM apply_order_command_v1(
         of_order_id, command_name, 'staff', by_name, to_driver_id, with_idempotency_key);
@@ -233,8 +233,8 @@ END
 $$;
 
 -- Drivers near a restaurant who have an order and room for another, with their detours: of the
--- nearest 20, the least detour first.
-CREATE FUNCTION driver_stops__candidates(o orders)
+-- nearest 20 that are not excluded, the least detour first.
+CREATE FUNCTION driver_stops__candidates(o orders, excluded text[] DEFAULT '{}')
 RETURNS TABLE (driver_id text, detour_m float8)
 LANGUAGE plpgsql
 AS $$
@@ -264,21 +264,37 @@ BEGIN
             CROSS JOIN LATERAL (
                 SELECT k.* FROM driver_state k
                 WHERE k.driver_id = c.driver_id AND k.order_id IS NOT NULL
+                    AND k.duty = 'on_duty'
                     AND k.fix_at > clock_timestamp() - make_interval(secs => l.nearest_max_age_s)
                 OFFSET 0
             ) d
             CROSS JOIN LATERAL (
                 SELECT ground_distance_m(d.lon_deg, d.lat_deg, r.lon_deg, r.lat_deg)
             ) AS m (distance_m)
-            WHERE m.distance_m <= l.nearest_max_m
-                AND driver_stops__has_room(d.driver_id, o.order_id)
+            -- as driver_stops__has_room, which costs ten times as much in a loop
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS open_orders, bool_or(a.order_id = o.order_id) AS has_this
+                FROM assignment a WHERE a.driver_id = d.driver_id AND a.ended_at IS NULL
+            ) AS b
+            WHERE m.distance_m <= l.nearest_max_m AND d.driver_id <> ALL (excluded)
+                AND b.open_orders < l.max_open_orders AND b.has_this IS NOT TRUE
             ORDER BY m.distance_m, d.driver_id
             LIMIT at_most
         );
         EXIT WHEN cardinality(nearest) = at_most;
     END LOOP;
+    RETURN QUERY SELECT * FROM driver_stops__rank(o, r, nearest);
+END
+$$;
+
+-- Drivers with the detour that an order is for each, the least first.
+CREATE FUNCTION driver_stops__rank(o orders, r restaurant, of_drivers text[])
+RETURNS TABLE (driver_id text, detour_m float8)
+LANGUAGE plpgsql
+AS $$
+BEGIN
     RETURN QUERY
-        SELECT k, p.detour_m FROM unnest(nearest) k
+        SELECT k, p.detour_m FROM unnest(of_drivers) k
         CROSS JOIN LATERAL driver_stops__place(
             k, (r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg, false)::driver_stop, NULL) p
         ORDER BY p.detour_m, k;
@@ -287,7 +303,8 @@ $$;
 
 -- Estimates when the customers of orders behind another stop are reached: in straight lines, from
 -- the driver's newest fix over the stops before. Rounds outward to 5 minutes. Writes an order at
--- most once a minute; one caller at a time. Returns the number of orders.
+-- most once a minute, and none while its driver is silent; one caller at a time. Returns the number
+-- of orders.
 CREATE FUNCTION order_eta__refresh_v1(at_most int)
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -299,6 +316,8 @@ AS $$
 DECLARE
     at CONSTANT timestamptz := clock_timestamp();
     stale_before CONSTANT timestamptz := at - interval '1 min';
+    silent_before CONSTANT timestamptz := at - make_interval(
+        secs => (SELECT l.lost_alert_s FROM limits l));
     -- As tracking_api's estimate without streets has them
     detour_factor CONSTANT float8 := 1.5;
     ride_mps CONSTANT float8 := 4.5;
@@ -312,13 +331,15 @@ BEGIN
         RETURN 0;
     END IF;
     DELETE FROM order_eta e WHERE e.estimated_at < stale_before AND NOT EXISTS (
-        SELECT FROM assignment a
+        SELECT FROM assignment a JOIN driver_state d ON d.driver_id = a.driver_id
         WHERE a.order_id = e.order_id AND a.ended_at IS NULL AND a.stop_no > 1
+            AND d.fix_at > silent_before
     );
     WITH waiting AS MATERIALIZED (
-        SELECT a.order_id, a.driver_id, a.stop_no, p.pace, p.dwell_min_s
+        SELECT a.order_id, a.driver_id, a.stop_no, p.pace, p.dwell_min_s, d.lon_deg, d.lat_deg
         FROM assignment a
         JOIN policy p ON p.policy_id = a.policy_id
+        JOIN driver_state d ON d.driver_id = a.driver_id AND d.fix_at > silent_before
         WHERE a.ended_at IS NULL AND a.stop_no > 1 AND NOT EXISTS (
             SELECT FROM order_eta e WHERE e.order_id = a.order_id AND e.estimated_at >= stale_before
         )
@@ -326,12 +347,11 @@ BEGIN
     ),
     estimated AS (
         SELECT w.order_id,
-            detour_factor * driver_stops__way_m(d.lon_deg, d.lat_deg, s.stops)
+            detour_factor * driver_stops__way_m(w.lon_deg, w.lat_deg, s.stops)
                 / (ride_mps * w.pace)
             + w.dwell_min_s * (at_restaurant_dwells * s.restaurants
                 + at_door_dwells * (w.stop_no - 1)) AS takes_s
         FROM waiting w
-        JOIN driver_state d ON d.driver_id = w.driver_id
         CROSS JOIN LATERAL (
             SELECT array_agg((t.restaurant_lon_deg, t.restaurant_lat_deg, t.customer_lon_deg,
                     t.customer_lat_deg, o.state >= 'picked_up')::driver_stop ORDER BY t.stop_no

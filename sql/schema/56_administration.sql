@@ -38,7 +38,18 @@ BEGIN
 END
 $$;
 
--- Creates a restaurant, a place where orders are picked up. Returns its id.
+-- Raises DS051 for a restaurant that lies in a service area only with its coordinates swapped.
+CREATE FUNCTION restaurant__check_place(r restaurant)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF service_area__is_swapped(r.lon_deg, r.lat_deg) THEN
+        RAISE EXCEPTION 'the restaurant is in no service area, but in one with its longitude and '
+            'latitude swapped' USING ERRCODE = 'DS051';
+    END IF;
+END
+$$;
+
+-- Creates a restaurant, a place where orders are picked up. Returns its id. Raises DS051.
 CREATE FUNCTION create_restaurant_v1("values" jsonb, by_who text)
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -47,6 +58,7 @@ DECLARE
     wanted CONSTANT restaurant := jsonb_populate_record(NULL::restaurant, "values");
     created_id int;
 BEGIN
+    PERFORM restaurant__check_place(wanted);
     LOOP  -- until an id that was not given by hand
         INSERT INTO restaurant (name, lon_deg, lat_deg, address, phone, opening_hours,
             preparation_s, changed_at)
@@ -61,8 +73,8 @@ BEGIN
 END
 $$;
 
--- Raises DS004 for an unknown restaurant, DS040 for a retired one. Open orders keep the place that
--- they were assigned with.
+-- Raises DS004 for an unknown restaurant, DS040 for a retired one, DS051 for a new place whose
+-- coordinates are swapped. Open orders keep the place that they were assigned with.
 CREATE FUNCTION change_restaurant_v1(of_restaurant_id int, "values" jsonb, by_who text)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -78,6 +90,9 @@ BEGIN
         RAISE EXCEPTION 'the restaurant % is retired', of_restaurant_id USING ERRCODE = 'DS040';
     END IF;
     changed := jsonb_populate_record(changed, "values");
+    IF "values" ?| ARRAY['lon_deg', 'lat_deg'] THEN
+        PERFORM restaurant__check_place(changed);
+    END IF;
     UPDATE restaurant r SET name = changed.name, lon_deg = changed.lon_deg,
         lat_deg = changed.lat_deg, address = changed.address, phone = changed.phone,
         opening_hours = changed.opening_hours, preparation_s = changed.preparation_s,

@@ -1,34 +1,102 @@
 -- Offering orders to drivers, who accept or decline. Each function holds the advisory lock for
 -- commands on the order. Accepting is the command `assign` of the driver, with its locks.
 
+-- Couriers with room for another order: those without an order, and those with one. Null instead of
+-- more than 500, since a search near an order then soon finds some. Costs one pass over the fleet.
+CREATE FUNCTION order_offer__couriers_with_room(
+    OUT available courier_place[], OUT with_orders courier_place[]
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    at_most CONSTANT int := 500;
+    recent_at timestamptz;
+    l limits;
+BEGIN
+    SELECT * INTO STRICT l FROM limits;
+    recent_at := clock_timestamp() - make_interval(secs => l.nearest_max_age_s);
+    available := ARRAY(
+        SELECT (s.driver_id, s.lon_deg, s.lat_deg)::courier_place FROM driver_state s
+        WHERE s.state = 'available' AND s.fix_at > recent_at
+        LIMIT at_most + 1
+    );
+    with_orders := ARRAY(
+        SELECT (s.driver_id, s.lon_deg, s.lat_deg)::courier_place FROM driver_state s
+        WHERE s.order_id IS NOT NULL AND s.duty = 'on_duty' AND s.fix_at > recent_at
+            AND l.max_open_orders > (
+                SELECT count(*) FROM assignment a
+                WHERE a.driver_id = s.driver_id AND a.ended_at IS NULL
+            )
+        LIMIT at_most + 1
+    );
+    IF cardinality(available) > at_most THEN
+        available := NULL;
+    END IF;
+    IF cardinality(with_orders) > at_most THEN
+        with_orders := NULL;
+    END IF;
+END
+$$;
+
+-- Of some couriers, those nearest to a restaurant and not excluded, the nearest first.
+CREATE FUNCTION order_offer__nearest_of(
+    couriers courier_place[], r restaurant, excluded text[], at_most int
+)
+RETURNS text[] LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT c.driver_id FROM unnest(couriers) c
+        CROSS JOIN LATERAL (
+            SELECT ground_distance_m(c.lon_deg, c.lat_deg, r.lon_deg, r.lat_deg)
+        ) AS m (distance_m)
+        WHERE m.distance_m <= (SELECT l.nearest_max_m FROM limits l)
+            AND c.driver_id <> ALL (excluded)
+        ORDER BY m.distance_m, c.driver_id
+        LIMIT at_most
+    );
+END
+$$;
+
 -- The driver to offer an order to, or null: the nearest available one, or of those with room for
--- another order the one with the least detour. No one who was offered it, or has had it.
-CREATE FUNCTION order_offer__next_driver(o orders)
+-- another order the one with the least detour. No one who was offered it, or has had it. Chooses
+-- from the couriers of order_offer__couriers_with_room, and searches near the restaurant instead of
+-- a null.
+CREATE FUNCTION order_offer__next_driver(
+    o orders, available courier_place[] DEFAULT NULL, with_orders courier_place[] DEFAULT NULL
+)
 RETURNS text LANGUAGE plpgsql
 AS $$
 DECLARE
+    excluded CONSTANT text[] := ARRAY(
+        SELECT f.driver_id FROM order_offer f WHERE f.order_id = o.order_id
+        UNION ALL
+        SELECT a.driver_id FROM assignment a WHERE a.order_id = o.order_id
+    );
+    r restaurant;
     found_id text;
+    found_count int;
     at_most int;
 BEGIN
-    -- The few nearest are found in a small box; the others count only if none of these is left.
-    FOREACH at_most IN ARRAY ARRAY[5, 100] LOOP
-        SELECT n.driver_id INTO found_id FROM restaurant r
-            CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, at_most) n
-            WHERE r.restaurant_id = o.restaurant_id
-                AND NOT EXISTS (SELECT FROM order_offer f
-                    WHERE f.order_id = o.order_id AND f.driver_id = n.driver_id)
-                AND NOT EXISTS (SELECT FROM assignment a
-                    WHERE a.order_id = o.order_id AND a.driver_id = n.driver_id)
-            ORDER BY n.distance_m, n.driver_id LIMIT 1;
-        EXIT WHEN FOUND;
-    END LOOP;
-    IF found_id IS NULL THEN
-        SELECT c.driver_id INTO found_id FROM driver_stops__candidates(o) c
-            WHERE NOT EXISTS (SELECT FROM order_offer f
-                    WHERE f.order_id = o.order_id AND f.driver_id = c.driver_id)
-                AND NOT EXISTS (SELECT FROM assignment a
-                    WHERE a.order_id = o.order_id AND a.driver_id = c.driver_id)
-            ORDER BY c.detour_m, c.driver_id LIMIT 1;
+    SELECT * INTO STRICT r FROM restaurant k WHERE k.restaurant_id = o.restaurant_id;
+    IF available IS NOT NULL THEN
+        found_id := (order_offer__nearest_of(available, r, excluded, 1))[1];
+    ELSE
+        -- The few nearest are found in a small box; the others count only if none of these is left.
+        FOREACH at_most IN ARRAY ARRAY[5, 100] LOOP
+            SELECT count(*), (array_agg(n.driver_id ORDER BY n.distance_m, n.driver_id)
+                    FILTER (WHERE n.driver_id <> ALL (excluded)))[1]
+                INTO found_count, found_id
+                FROM nearest_drivers_v1(r.lon_deg, r.lat_deg, at_most) n;
+            EXIT WHEN found_id IS NOT NULL OR found_count < at_most;
+        END LOOP;
+    END IF;
+    IF found_id IS NULL AND with_orders IS NOT NULL THEN
+        SELECT c.driver_id INTO found_id
+            FROM driver_stops__rank(o, r, order_offer__nearest_of(with_orders, r, excluded, 20)) c
+            LIMIT 1;
+    ELSIF found_id IS NULL THEN
+        SELECT c.driver_id INTO found_id FROM driver_stops__candidates(o, excluded) c LIMIT 1;
     END IF;
     RETURN found_id;
 END
@@ -66,8 +134,11 @@ END
 $$;
 
 -- Offers a confirmed order without an open offer to the next driver, if its policy says so. Lists
--- it as unassigned if there is no next one.
-CREATE FUNCTION order_offer__continue(of_order_id uuid)
+-- it as unassigned if there is no next one. The couriers: as for order_offer__next_driver.
+CREATE FUNCTION order_offer__continue(
+    of_order_id uuid, available courier_place[] DEFAULT NULL,
+    with_orders courier_place[] DEFAULT NULL
+)
 RETURNS void LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -82,7 +153,7 @@ BEGIN
         RETURN;
     END IF;
     IF (SELECT p.auto_offer FROM policy p WHERE p.policy_id = o.policy_id) THEN
-        next_driver_id := order_offer__next_driver(o);
+        next_driver_id := order_offer__next_driver(o, available, with_orders);
     END IF;
     IF next_driver_id IS NULL THEN
         INSERT INTO unassigned_order (order_id, since, checked_at) VALUES (of_order_id, at, at)
@@ -258,8 +329,59 @@ BEGIN
 END
 $$;
 
--- Ends offers that have expired or whose driver has no more room, and makes the next ones.
--- Skips an order while a command holds it. Returns the number of orders.
+-- Orders that the job is to offer now, and since when: confirmed ones without an offer, those whose
+-- offer has expired or whose driver has no more room, and those for which no driver was found 10 s
+-- ago.
+CREATE FUNCTION order_offer__due()
+RETURNS TABLE (order_id uuid, due_at timestamptz)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+BEGIN
+    -- OFFSET 0 makes look-ups by key of what the planner may know as empty
+    RETURN QUERY
+        SELECT f.order_id, f.expires_at FROM order_offer f
+        WHERE f.ended_at IS NULL AND f.expires_at <= at
+        UNION ALL
+        SELECT f.order_id, f.offered_at FROM order_offer f
+        CROSS JOIN limits l
+        CROSS JOIN LATERAL (
+            SELECT k.duty, k.state FROM driver_state k WHERE k.driver_id = f.driver_id OFFSET 0
+        ) s
+        -- as driver_stops__has_room, which costs ten times as much in a loop
+        WHERE f.ended_at IS NULL AND f.expires_at > at AND (s.duty <> 'on_duty'
+            OR s.state <> 'available' AND (
+                SELECT count(*) >= l.max_open_orders OR bool_or(a.order_id = f.order_id)
+                FROM assignment a WHERE a.driver_id = f.driver_id AND a.ended_at IS NULL
+            ))
+        UNION ALL
+        SELECT o.order_id, o.state_at FROM orders o
+        WHERE o.state = 'confirmed' AND o.ended_at IS NULL
+            AND NOT EXISTS (
+                SELECT FROM unassigned_order u WHERE u.order_id = o.order_id OFFSET 0)
+            AND NOT EXISTS (SELECT FROM order_offer f
+                WHERE f.order_id = o.order_id AND f.ended_at IS NULL OFFSET 0)
+            AND (SELECT p.auto_offer FROM policy p WHERE p.policy_id = o.policy_id)
+        UNION ALL
+        SELECT u.order_id, u.checked_at + interval '10 s' FROM unassigned_order u
+        CROSS JOIN LATERAL (
+            SELECT k.policy_id FROM orders k
+            WHERE k.order_id = u.order_id AND k.state = 'confirmed' AND k.ended_at IS NULL OFFSET 0
+        ) o
+        WHERE u.checked_at <= at - interval '10 s'
+            AND NOT EXISTS (SELECT FROM order_offer f
+                WHERE f.order_id = u.order_id AND f.ended_at IS NULL OFFSET 0)
+            AND (SELECT p.auto_offer FROM policy p WHERE p.policy_id = o.policy_id);
+END
+$$;
+
+-- Ends offers that have expired or whose driver has no more room, and makes the next ones: of the
+-- orders that are due longest, at most so many, and no further one after 250 ms, since commands on
+-- these orders wait for the end of the transaction. Skips an order while a command holds it. A
+-- courier who meanwhile has no more room loses the offer in the next run. Returns the number of
+-- orders.
 CREATE FUNCTION order_offer__advance_v1(at_most int)
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -269,25 +391,23 @@ SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    few CONSTANT int := 5;  -- for more, one pass over the fleet costs less than a search each
+    due_orders uuid[];
     due_order_id uuid;
+    available courier_place[];
+    with_orders courier_place[];
+    stop_at timestamptz;
     advanced_count int := 0;
 BEGIN
-    FOR due_order_id IN
-        SELECT f.order_id FROM order_offer f
-        WHERE f.ended_at IS NULL AND f.expires_at <= clock_timestamp()
-        UNION ALL
-        SELECT f.order_id FROM order_offer f
-        JOIN driver_state s ON s.driver_id = f.driver_id
-        WHERE f.ended_at IS NULL AND NOT driver_stops__has_room(f.driver_id, f.order_id)
-        UNION ALL
-        SELECT o.order_id FROM orders o JOIN policy p ON p.policy_id = o.policy_id
-        WHERE o.state = 'confirmed' AND o.ended_at IS NULL AND p.auto_offer
-            AND NOT EXISTS (SELECT FROM order_offer f
-                WHERE f.order_id = o.order_id AND f.ended_at IS NULL)
-            AND NOT EXISTS (SELECT FROM unassigned_order u WHERE u.order_id = o.order_id
-                AND u.checked_at > clock_timestamp() - interval '10 s')
-        LIMIT at_most
-    LOOP
+    due_orders := ARRAY(
+        SELECT d.order_id FROM order_offer__due() d ORDER BY d.due_at, d.order_id LIMIT at_most);
+    IF cardinality(due_orders) > few THEN
+        SELECT c.available, c.with_orders INTO available, with_orders
+            FROM order_offer__couriers_with_room() c;
+    END IF;
+    stop_at := clock_timestamp() + interval '250 ms';
+    FOREACH due_order_id IN ARRAY due_orders LOOP
+        EXIT WHEN clock_timestamp() > stop_at;
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended(due_order_id::text, 1));
         UPDATE order_offer f SET ended_at = greatest(clock_timestamp(), f.offered_at),
             outcome = CASE WHEN f.expires_at <= clock_timestamp() THEN 'expired'
@@ -295,7 +415,7 @@ BEGIN
             WHERE f.order_id = due_order_id AND f.ended_at IS NULL
                 AND (f.expires_at <= clock_timestamp()
                     OR NOT driver_stops__has_room(f.driver_id, f.order_id));
-        PERFORM order_offer__continue(due_order_id);
+        PERFORM order_offer__continue(due_order_id, available, with_orders);
         advanced_count := advanced_count + 1;
     END LOOP;
     RETURN advanced_count;

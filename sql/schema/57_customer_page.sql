@@ -79,7 +79,8 @@ BEGIN
 END
 $$;
 
--- Changes the note for the courier, or clears it. Raises DS001 after pick-up.
+-- Changes the note for the courier, or clears it. The note that the order was made with is kept, so
+-- that its creator can repeat the request. Raises DS001 after pick-up.
 CREATE FUNCTION customer_note_v1(of_token_sha256 bytea, of_order_id uuid, new_note text)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -95,9 +96,12 @@ BEGIN
             DETAIL = json_build_object('subject_id', of_order_id, 'command', 'door_note',
                 'current_state', o.state, 'allowed', '[]'::json)::text;
     END IF;
-    INSERT INTO order_detail AS t (order_id, created_by, door_note, search)
-    VALUES (of_order_id, o.created_by, new_note, '')
-    ON CONFLICT (order_id) DO UPDATE SET door_note = new_note;
+    INSERT INTO order_detail AS t (order_id, created_by, door_note, door_note_set_at, search)
+    VALUES (of_order_id, o.created_by, new_note, clock_timestamp(), '')
+    ON CONFLICT (order_id) DO UPDATE
+        SET ordered_door_note = CASE WHEN t.door_note_set_at IS NULL THEN t.door_note
+                ELSE t.ordered_door_note END,
+            door_note = EXCLUDED.door_note, door_note_set_at = EXCLUDED.door_note_set_at;
     UPDATE order_detail t SET search = to_tsvector('simple', concat_ws(' ', o.customer_name,
         t.external_id, t.customer_phone, regexp_replace(t.customer_phone, '\D', '', 'g'),
         t.address, t.door_note, t.items))
@@ -105,7 +109,7 @@ BEGIN
 END
 $$;
 
--- Makes a link to share; an earlier one of this customer's token ends.
+-- Makes a link to share; an earlier one of this customer's token ends, and is deleted.
 CREATE FUNCTION customer_share_v1(
     of_token_sha256 bytea, of_order_id uuid, new_token_sha256 bytea
 )
@@ -128,8 +132,7 @@ BEGIN
     PERFORM customer_links__require(of_token_sha256, of_order_id);
     -- one at a time, so that no second link stays open
     PERFORM FROM access_token t WHERE t.token_sha256 = of_token_sha256 FOR NO KEY UPDATE;
-    UPDATE share_link s SET revoked_at = clock_timestamp()
-        WHERE s.owner_sha256 = of_token_sha256 AND s.revoked_at IS NULL;
+    DELETE FROM share_link s WHERE s.owner_sha256 = of_token_sha256;
 END
 $$;
 
@@ -236,6 +239,12 @@ AS $$
     FROM customer_links__good(share_link__owners(token_sha256s, order_ids), order_ids) g
 $$;
 
+-- What the details of an order tell with a share: not the PIN, the reason of the end, or whether
+-- there is a photo. The places stay, for the estimate.
+CREATE FUNCTION share_link__details(details text)
+RETURNS text LANGUAGE sql IMMUTABLE
+RETURN jsonb_set(details::jsonb, '{13}', '{}')::text;
+
 -- As customer_tracks_v2, of shares. The service must not pass on the door either.
 CREATE FUNCTION share_tracks_v1(
     token_sha256s bytea[], order_ids uuid[], known_order_seqs int[],
@@ -249,11 +258,14 @@ RETURNS TABLE (
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT * FROM customer_tracks_v2(share_link__owners(token_sha256s, order_ids), order_ids,
-        known_order_seqs, estimated_order_seqs, estimated_fix_ats)
+    SELECT t.n, t.now, t.order_seq, t.driver_id, t.fix_at, t.received_at, t.lon_deg, t.lat_deg,
+        t.accuracy_m, t.speed_mps, t.heading_deg, share_link__details(t.details), t.trail
+    FROM customer_tracks_v2(share_link__owners(token_sha256s, order_ids), order_ids,
+        known_order_seqs, estimated_order_seqs, estimated_fix_ats) t
 $$;
 
--- As customer_tracks_v3, of shares. The service must not pass on the door either.
+-- As customer_tracks_v3, of shares. The service must not pass on the door either. Details come
+-- without a stamp: they are less than the customer's own, and must not be kept for them.
 CREATE FUNCTION share_tracks_v2(
     token_sha256s bytea[], order_ids uuid[], known_order_seqs int[], known_stamps int8[],
     estimated_order_seqs int[], estimated_fix_ats timestamptz[]
@@ -267,9 +279,12 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
 BEGIN
-    RETURN QUERY SELECT * FROM customer_tracks_v3(
-        share_link__owners(token_sha256s, order_ids), order_ids, known_order_seqs, known_stamps,
-        estimated_order_seqs, estimated_fix_ats);
+    RETURN QUERY
+    SELECT t.n, t.now, t.order_seq, t.driver_id, t.fix_at, t.received_at, t.lon_deg, t.lat_deg,
+        t.accuracy_m, t.speed_mps, t.heading_deg, share_link__details(t.details), t.trail,
+        CASE WHEN t.details IS NULL THEN t.stamp END
+    FROM customer_tracks_v3(share_link__owners(token_sha256s, order_ids), order_ids,
+        known_order_seqs, known_stamps, estimated_order_seqs, estimated_fix_ats) t;
 END
 $$;
 

@@ -12,29 +12,28 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off  -- every join is a look-up by key
 SET enable_mergejoin = off
+SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
     place restaurant;
-    max_age_s float8;
-    max_open CONSTANT int := (SELECT l.max_open_orders FROM limits l);
+    current_driver_id text;
 BEGIN
     SELECT r.* INTO place FROM orders o
         JOIN restaurant r ON r.restaurant_id = o.restaurant_id WHERE o.order_id = of_order_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
     END IF;
-    SELECT l.nearest_max_age_s INTO max_age_s FROM limits l;
+    SELECT n.driver_id INTO current_driver_id FROM order_now n WHERE n.order_id = of_order_id;
     RETURN QUERY
         WITH candidate AS MATERIALIZED (
-            SELECT n.driver_id, 0 AS open_orders, false AS is_current
-            FROM nearest_drivers_v1(place.lon_deg, place.lat_deg, at_most) n
+            SELECT n.driver_id, n.open_orders, false AS is_current
+            FROM nearest_drivers_v2(place.lon_deg, place.lat_deg, at_most, true) n
+            WHERE n.driver_id IS DISTINCT FROM current_driver_id
             UNION ALL
-            SELECT a.driver_id, count(*)::int, bool_or(a.order_id = of_order_id)
-            FROM assignment a WHERE a.ended_at IS NULL
-            GROUP BY a.driver_id
-            HAVING bool_or(a.order_id = of_order_id) OR count(*) < max_open
+            SELECT current_driver_id, cardinality(driver_stops__of(current_driver_id)), true
+            WHERE current_driver_id IS NOT NULL
         )
         SELECT s.driver_id, d.name, d.vehicle, m.distance_m, s.lon_deg, s.lat_deg, s.fix_at,
             s.received_at, s.speed_mps, s.battery, c.open_orders, c.is_current,
@@ -46,7 +45,6 @@ BEGIN
         CROSS JOIN LATERAL (SELECT * FROM driver t WHERE t.driver_id = c.driver_id OFFSET 0) d
         CROSS JOIN LATERAL (SELECT ST_DistanceSphere(s.geom, place.geom)) AS m (distance_m)
         WHERE s.duty = 'on_duty'
-            AND (s.fix_at > clock_timestamp() - make_interval(secs => max_age_s) OR c.is_current)
         ORDER BY m.distance_m, s.driver_id
         LIMIT at_most;
 END

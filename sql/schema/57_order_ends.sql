@@ -239,7 +239,8 @@ $$;
 
 -- Fails an order for a reason, as a member of staff, with a next step: `retry`, `return` or null.
 -- A retry is a new order, confirmed, whose customer gets the token; a repeat ignores the token.
-CREATE FUNCTION fail_order_as_staff_v2(
+-- Returns the retry's promised window, too.
+CREATE FUNCTION fail_order_as_staff_v3(
     of_order_id uuid, by_name text, with_reason text, with_note text, next_step text,
     retry_token_sha256 bytea, with_idempotency_key text
 )
@@ -247,7 +248,8 @@ RETURNS TABLE (
     order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
     restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
     created_at timestamptz, assigned_at timestamptz, ended_at timestamptz,
-    retry_order_id uuid, is_new bool
+    retry_order_id uuid, is_new bool, retry_promised_from timestamptz,
+    retry_promised_to timestamptz
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -269,8 +271,33 @@ BEGIN
     RETURN QUERY SELECT failed.order_id, failed.state, failed.assignment_no, failed.driver_id,
         failed.order_seq, failed.restaurant_id, failed.lon_deg, failed.lat_deg,
         failed.customer_name, failed.policy_id, failed.created_at, failed.assigned_at,
-        failed.ended_at,
-        (SELECT r.order_id FROM order_retry r WHERE r.retry_of = of_order_id), is_new_command;
+        failed.ended_at, r.order_id, is_new_command, d.promised_from, d.promised_to
+    FROM (SELECT of_order_id) AS k (retry_of)
+    LEFT JOIN order_retry r ON r.retry_of = k.retry_of
+    LEFT JOIN order_detail d ON d.order_id = r.order_id;
+END
+$$;
+
+-- As fail_order_as_staff_v3 without the window, for the services of an earlier release.
+CREATE FUNCTION fail_order_as_staff_v2(
+    of_order_id uuid, by_name text, with_reason text, with_note text, next_step text,
+    retry_token_sha256 bytea, with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz,
+    retry_order_id uuid, is_new bool
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT f.order_id, f.state, f.assignment_no, f.driver_id, f.order_seq,
+        f.restaurant_id, f.lon_deg, f.lat_deg, f.customer_name, f.policy_id, f.created_at,
+        f.assigned_at, f.ended_at, f.retry_order_id, f.is_new
+    FROM fail_order_as_staff_v3(of_order_id, by_name, with_reason, with_note, next_step,
+        retry_token_sha256, with_idempotency_key) f;
 END
 $$;
 
@@ -332,11 +359,13 @@ END
 $$;
 
 -- Creates the order that tries a failed one again: the same places, customer, details and PIN. The
--- external_id stays with the failed order.
+-- external_id stays with the failed order. A promised window that has passed begins now, as long as
+-- before, or 30 minutes if it had no length. Other instants are kept unless they have passed.
 CREATE FUNCTION order__retry(of_order_id uuid, by_name text, retry_token_sha256 bytea)
 RETURNS uuid LANGUAGE plpgsql
 AS $$
 DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
     new_id uuid;
     new_pin text;
 BEGIN
@@ -349,10 +378,17 @@ BEGIN
         LEFT JOIN order_pin p ON p.order_id = d.order_id
         WHERE d.order_id = of_order_id AND d.pin_sha256 IS NOT NULL;
     INSERT INTO order_detail (order_id, created_by, customer_phone, customer_language, address,
-        door_note, items, promised_from, promised_to, contact_rule, pin_sha256, search)
+        door_note, items, ready_at, scheduled_for, promised_from, promised_to, contact_rule,
+        pin_sha256, search)
     SELECT new_id, d.created_by, d.customer_phone, d.customer_language, d.address, d.door_note,
-        d.items, d.promised_from, d.promised_to, d.contact_rule,
-        order_detail__pin_sha256(new_id, new_pin), d.search
+        d.items, CASE WHEN d.ready_at > at THEN d.ready_at END,
+        CASE WHEN d.scheduled_for > at THEN d.scheduled_for END,
+        CASE WHEN coalesce(d.promised_to, d.promised_from) <= at AND d.promised_from IS NOT NULL
+            THEN at ELSE d.promised_from END,
+        CASE WHEN d.promised_to <= at THEN at + coalesce(
+            nullif(d.promised_to - d.promised_from, '0'), interval '30 min')
+            ELSE d.promised_to END,
+        d.contact_rule, order_detail__pin_sha256(new_id, new_pin), d.search
     FROM order_detail d WHERE d.order_id = of_order_id;
     IF new_pin IS NOT NULL THEN
         INSERT INTO order_pin (order_id, pin) VALUES (new_id, new_pin);

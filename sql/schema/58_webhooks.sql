@@ -186,7 +186,8 @@ BEGIN
 END
 $$;
 
--- Sets url, description, events (null: all) or is_on. Raises DS071 for an unknown webhook.
+-- Sets url, description, events (null: all) or is_on. Pending deliveries of one that is switched on
+-- begin anew, due now. Raises DS071 for an unknown webhook.
 CREATE FUNCTION change_webhook_v1(of_webhook_id uuid, "values" jsonb, by_who text)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -194,6 +195,15 @@ AS $$
 DECLARE
     w webhook;
 BEGIN
+    IF "values" -> 'is_on' = 'true' THEN
+        -- Before the webhook, as reports lock them. An attempt under way becomes a stale one.
+        UPDATE webhook_delivery d SET attempts = 0, first_attempt_at = NULL,
+            due_at = CASE WHEN d.sending_until > clock_timestamp() THEN d.due_at
+                ELSE least(d.due_at, clock_timestamp()) END
+        FROM webhook k
+        WHERE k.webhook_id = of_webhook_id AND NOT k.is_on AND d.webhook_id = k.webhook_id
+            AND d.ended_at IS NULL AND d.attempts > 0;
+    END IF;
     SELECT * INTO w FROM webhook k WHERE k.webhook_id = of_webhook_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no webhook %', of_webhook_id USING ERRCODE = 'DS071';

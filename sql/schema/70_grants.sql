@@ -93,7 +93,8 @@ TO driver_events;
 GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
 GRANT EXECUTE ON FUNCTION set_driver_stops_v1, assign_order_as_staff_v1 TO tracking_api;
 GRANT EXECUTE ON FUNCTION
-    create_order_v4, end_order_as_staff_v1, fail_order_as_staff_v2, order_photo_v1,
+    create_order_v4, end_order_as_staff_v1, fail_order_as_staff_v2, fail_order_as_staff_v3,
+    order_photo_v1,
     end_return_as_staff_v1, open_returns_v1, order_ends_v1
 TO tracking_api;
 GRANT EXECUTE ON FUNCTION customer_photo_v1 TO customer;
@@ -106,8 +107,8 @@ GRANT SELECT ON driver_phone TO tracking_api;
 GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
 GRANT EXECUTE ON FUNCTION order_couriers_v1, order_timeline_v1, driver_states_v1
 TO tracking_api;
-GRANT SELECT (ready_at, scheduled_for, promised_to, address, external_id) ON order_detail
-TO tracking_api;
+GRANT SELECT (ready_at, scheduled_for, promised_from, promised_to, address, external_id)
+ON order_detail TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION
     webhook_delivery__claim_v1, webhook_delivery__report_v1, webhook_delivery__backlog_v1

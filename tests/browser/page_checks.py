@@ -120,7 +120,7 @@ async def more_tabs_than_connections(page: Page) -> list[Page]:
 
 
 async def accessibility_violations(page: Page) -> list[str]:
-    """The serious and critical findings of axe-core in both themes: `dark rule: selector`.
+    """The findings of axe-core in both themes: `dark rule: selector`.
 
     The map's canvas is excluded: its content is available as text beside it.
     """
@@ -141,7 +141,7 @@ async def overflowing_texts(page: Page) -> list[str]:
 
 
 async def violations_in(page: Page, theme: Theme) -> list[str]:
-    """The serious and critical findings of axe-core in the present theme, which `theme` names."""
+    """The findings of axe-core in the present theme, which `theme` names."""
     if not await page.evaluate("Boolean(globalThis.axe)"):
         await page.evaluate(AXE.read_text(encoding="utf-8"))
     found = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
@@ -150,5 +150,4 @@ async def violations_in(page: Page, theme: Theme) -> list[str]:
         f"{theme} {one['id']}: "
         + ", ".join(re.sub(r"\s+", " ", str(n["target"][0])) for n in one["nodes"])
         for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
     ]

@@ -107,6 +107,24 @@ async def test_restaurant__from_adding_to_retiring__takes_orders_until_then(
     ]
 
 
+async def test_restaurant__with_swapped_coordinates__is_422_at_every_door(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    swapped = {"lat_deg": 11.25, "lon_deg": 43.77}
+    table = "name,lat_deg,lon_deg\nGood,43.77,11.25\nBad,11.25,43.77\n"
+    for answer in (
+        await http.post("/restaurants", json={"name": "Bad", **swapped}),
+        await http.patch("/restaurants/1", json=swapped),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/swapped-coordinates")
+        assert "the restaurant is in no service area" in answer.json()["detail"]
+    imported = await http.post("/restaurants/import", content=table, headers=CSV)
+    [error] = imported.json()["errors"]
+    assert (imported.status_code, error["line"]) == (422, 3)
+    assert error["reason"] == "swapped-coordinates"
+    assert database.value("SELECT count(*) FROM restaurant") == 1
+
+
 async def test_area__from_adding_to_retiring__is_listed_until_then(
     http: httpx.AsyncClient, database: Database
 ) -> None:

@@ -42,12 +42,12 @@ def status_of(request: urllib.request.Request) -> int:
         return refused.code
 
 
-def patch_status(stack: Stack, token: str) -> int:
-    """PATCH a fix with a driver's token."""
+def patch_status(stack: Stack, token: str, driver_id: str = LEAVER) -> int:
+    """PATCH a fix of a driver with a driver's token."""
     fix = {"fix_at": int(time.time() * 1000), "lat_deg": 43.77, "lon_deg": 11.25}
     return status_of(
         urllib.request.Request(
-            f"{stack.addresses.driver_api_url}/drivers/{LEAVER}/location",
+            f"{stack.addresses.driver_api_url}/drivers/{driver_id}/location",
             data=json.dumps(fix).encode(),
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
             method="PATCH",
@@ -179,3 +179,23 @@ def test_staff_command__add_rotate_revoke__ends_each_old_token_and_is_audited(
     actions = [one["action"] for one in map(json.loads, stated) if one["subject"] == "nina"]
     assert actions == ["staff.add", "staff.rotate", "staff.revoke"]
     assert run(stack, "audit", "--since", "yesterday").returncode == 2
+
+
+def test_drivers_token__of_several__is_each_one_of_the_driver_named(stack: Stack) -> None:
+    names = ["token-anna", "token-bruno"]
+    stack.add_drivers(names)
+    assert run(stack, "drivers", "rotate", "token-bruno").returncode == 0
+    printed = run(stack, "drivers", "token", *names).stdout
+    tokens = dict(line.split() for line in printed.splitlines())
+    assert list(tokens) == names
+    statuses = {
+        (holder, name): patch_status(stack, token, name)
+        for holder, token in tokens.items()
+        for name in names
+    }
+    assert statuses == {
+        (holder, name): 200 if holder == name else 403 for holder in names for name in names
+    }
+    refused = run(stack, "drivers", "token", "token-anne")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "no driver is named token-anne (perhaps token-anna" in refused.stderr

@@ -177,6 +177,10 @@ async def test_create_order__swapped_coordinates__is_422(tracking_api):
     document = problem_of(answer, 422, "swapped-coordinates")
     assert document["reason"] == "swapped_coordinates"
     assert "the destination" in document["detail"]
+    pickup = {"name": "Kiosk", "lon_deg": 43.77, "lat_deg": 11.25}
+    new = {"pickup": pickup, "destination": {"lon_deg": 11.26, "lat_deg": 43.78}}
+    answer = await tracking_api.post("/orders", json=new, headers=STAFF)
+    assert "the pickup" in problem_of(answer, 422, "swapped-coordinates")["detail"]
 
 
 async def test_import__twice_and_with_a_bad_line__is_all_or_nothing_and_idempotent(

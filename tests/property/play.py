@@ -297,7 +297,7 @@ class Play:
                 stop_no=stop_no,
             )
             expected = order.state
-            self.accepted.append(parameters)
+            self.accepted.append({**parameters, "stop_no": stop_no})
         except Refused as refusal:
             expected = refusal.name
         self._agree(f"{parameters}", seen, expected)
@@ -305,7 +305,7 @@ class Play:
 
     def _repeat(self, again: dict[str, Any]) -> None:
         """Send an accepted command again. The answer is the order as it is now; to a driver who
-        gave it up, as the command left it.
+        gave it up, as the command left it. With other parameters it is refused.
         """
         order = self.world.orders[again["order_id"]]
         [first] = [one for one in order.commands if one.key == again["idempotency_key"]]
@@ -313,6 +313,12 @@ class Play:
         gave_up = first.actor == "driver" and not (held and held.driver_id == first.actor_id)
         state = first.to_state if gave_up else order.state
         self._agree("again", self.fleet.command_order(self.clock, **again), state)
+        for other in (
+            {"stop_no": (again["stop_no"] or 0) + 1},
+            {"driver_id": None if again["driver_id"] else self.drivers[0]},
+        ):
+            refused = self.fleet.command_order(self.clock, **again | other)
+            self._agree(f"again, with {other}", refused, "IdempotencyConflict")
 
     def _during(self, step: Command, fixes: list[Fix]) -> None:
         """Record a batch beside a command that is not committed: it holds the rows of its order,

@@ -85,6 +85,8 @@ LEFT_OUT = {
         "order_command_id": _NUMBERED,
         "failure_reason": "the driver's word, never looked at",
         "note": "the driver's word, never looked at",
+        "is_driver_named": "the request, compared with a repeat",
+        "stop_no": "the request, compared with a repeat",
     },
     "outbox": {"outbox_id": _NUMBERED, "created_at": _WRITTEN_DOWN},
     "orders": {

@@ -68,6 +68,22 @@ def test_restaurant__created_where_an_id_was_given_by_hand__gets_the_next(fleet:
     assert fleet.run(create, values) == [{"id": first["id"] + 2}]
 
 
+def test_restaurant__with_swapped_coordinates__is_refused_where_its_place_is_set(
+    fleet: Fleet,
+) -> None:
+    lon_deg, lat_deg = RESTAURANT
+    swapped = json.dumps({"name": "A", "lon_deg": lat_deg, "lat_deg": lon_deg})
+    create = "SELECT create_restaurant_v1(%s, 'test') AS id"
+    change = "SELECT change_restaurant_v1(%s, %s, 'test')"
+    assert sqlstate(fleet, create, swapped) == "DS051"
+    [made] = fleet.run(create, json.dumps({"name": "A", "lon_deg": lon_deg, "lat_deg": lat_deg}))
+    assert sqlstate(fleet, change, made["id"], swapped) == "DS051"
+    fleet.run(change, made["id"], f'{{"lon_deg": {lat_deg}}}')  # half of it: in no service area
+    fleet.run("UPDATE restaurant SET lat_deg = %s WHERE restaurant_id = %s", lon_deg, made["id"])
+    fleet.run(change, made["id"], '{"name": "B"}')  # one from before the rule
+    fleet.run(create, json.dumps({"name": "C", "lon_deg": 2.35, "lat_deg": 48.85}))
+
+
 def test_bundled_data__registered_again__keep_what_an_admin_changed(fleet: Fleet) -> None:
     fleet.run("SELECT change_restaurant_v1(1, %s, 'test')", '{"name": "Mine"}')
     fleet.run("SELECT change_service_area_v1(%s, %s, 'test')", BUNDLED_CITY, '{"east": 12}')

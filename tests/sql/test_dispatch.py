@@ -74,6 +74,52 @@ def test_couriers__the_current_one__is_marked_and_one_with_another_order_is_full
     assert couriers(fleet, order_id) == [("d1", 1, True), ("d2", 1, False)]
 
 
+MANY_BUSY = """
+WITH made AS (
+    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id)
+    SELECT 1, 11.25, 43.77, 1 FROM generate_series(1, 5000) RETURNING order_id
+),
+numbered AS (SELECT order_id, row_number() OVER () AS n FROM made)
+INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id, stop_no,
+    restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
+SELECT order_id, 1, 'many' || n, now(), 1, 1, 11.25, 43.77, 11.26, 43.78 FROM numbered
+"""
+PLACED = """
+WITH placed AS (
+    UPDATE driver_state s SET duty = 'on_duty', state = 'to_restaurant', order_id = a.order_id,
+        boot = 'b', seq = 1, fix_at = now(), received_at = now(),
+        lon_deg = 11.15 + random() * 0.2, lat_deg = 43.72 + random() * 0.1
+    FROM assignment a WHERE a.driver_id = s.driver_id AND s.driver_id ^@ 'many'
+    RETURNING s.driver_id, s.lon_deg, s.lat_deg
+)
+INSERT INTO driver_cell (driver_id, cell)
+SELECT driver_id, cell_of(lon_deg, lat_deg) FROM placed
+"""
+ROWS_READ = """
+SELECT sum(seq_tup_read + idx_tup_fetch)::int AS rows FROM pg_stat_xact_user_tables
+WHERE relname IN ('assignment', 'driver_state', 'driver', 'driver_cell', 'orders')
+"""
+
+
+def test_couriers__of_thousands_with_orders__reads_the_few_that_are_near(fleet: Fleet) -> None:
+    fleet.run("VACUUM ANALYZE")
+    order_id = fleet.assigned_order("d1")
+    of_order = "SELECT driver_id FROM order_couriers_v1(%s, 10)"
+    fleet.run(of_order, order_id)  # the plan is made
+    fleet.add_drivers(*(f"many{n}" for n in range(1, 5001)), on_duty=False)
+    with psycopg.connect(fleet.database.superuser_url, autocommit=True) as conn:
+        conn.execute("SET search_path = doorstep, public")
+        conn.execute("SET session_replication_role = replica")  # without triggers
+        conn.execute(MANY_BUSY)
+        conn.execute(PLACED)
+    with fleet.conn.transaction():
+        [before] = fleet.run(ROWS_READ)
+        found = fleet.run(of_order, order_id)
+        [after] = fleet.run(ROWS_READ)
+    assert len(found) == 10
+    assert after["rows"] - before["rows"] < 1000
+
+
 def test_couriers__of_an_unknown_order__are_refused(fleet: Fleet) -> None:
     with pytest.raises(errors.UnknownOrder):
         couriers(fleet, uuid4())

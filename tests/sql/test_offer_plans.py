@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +11,9 @@ import pytest
 
 from doorstep.credentials import token_sha256
 from sql import query
-from tests.factories import RESTAURANT, make_fix
+from tests.factories import RESTAURANT, make_fix, now
 from tests.sql.fleet import Fleet
-from tracking_api.orders.search import list_query
+from tracking_api.orders.search import DueRange, list_query
 
 OTHERS = 3000
 # Orders of a week: confirmed and delivered, with details, offers, a failure, a pickup place.
@@ -27,8 +28,9 @@ made AS (
     SELECT order_id, 1, 11.25, 43.77, 1 FROM numbers
 ),
 detailed AS (
-    INSERT INTO order_detail (order_id, created_by, external_id, search)
-    SELECT order_id, '', 'x' || n, to_tsvector('simple', 'other ' || n) FROM numbers
+    INSERT INTO order_detail (order_id, created_by, external_id, ready_at, promised_to, search)
+    SELECT order_id, '', 'x' || n, now() - n * interval '1 min', now() - n * interval '1 min',
+        to_tsvector('simple', 'other ' || n) FROM numbers
 ),
 offered AS (
     INSERT INTO order_offer (order_id, driver_id, offered_at, expires_at, ended_at, outcome)
@@ -54,6 +56,12 @@ def _search(text: str) -> Callable[[Fleet, UUID], list[dict[str, Any]]]:
     return run
 
 
+def _due(fleet: Fleet, _order_id: UUID) -> list[dict[str, Any]]:
+    from_at = now() + timedelta(minutes=1)
+    cursor = fleet.conn.execute(*list_query(50, due=DueRange(from_at, from_at + timedelta(days=1))))
+    return [{"order_id": row[0]} for row in cursor.fetchall()]
+
+
 def _read(fleet: Fleet, order_id: UUID) -> list[dict[str, Any]]:
     cursor = fleet.conn.execute(query("read_order", "queries/orders.sql"), {"order_id": order_id})
     return [{"order_id": row[0]} for row in cursor.fetchall()]
@@ -74,16 +82,17 @@ STATEMENTS: dict[str, Callable[[Fleet, UUID], list[dict[str, Any]]]] = {
     "read": _read,
     "search": _search("carla"),
     "search by id": _search("00aa"),
+    "due": _due,
 }
 
-PLANNED_EACH_TIME = ("read", "search", "search by id")  # no functions
+PLANNED_EACH_TIME = ("read", "search", "search by id", "due")  # no functions
 
 
 def offered_order(fleet: Fleet, *, expired: bool = False, open_offer: bool = True) -> UUID:
     order_id: UUID = fleet.create_order()["order_id"]
     fleet.run(
-        "INSERT INTO order_detail (order_id, created_by, search)"
-        " VALUES (%s, '', to_tsvector('simple', 'Carla'))",
+        "INSERT INTO order_detail (order_id, created_by, promised_to, search)"
+        " VALUES (%s, '', now() + interval '5 min', to_tsvector('simple', 'Carla'))",
         order_id,
     )
     fleet.command_order(order_id, "confirm")

@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from tests.factories import CUSTOMER, RESTAURANT, now
 from tests.sql.catalog import tables_with
 from tests.sql.fleet import Fleet, connect_as
 from tracking_api.orders.detail_schemas import ContactRule
-from tracking_api.orders.search import list_query
+from tracking_api.orders.search import DueRange, list_query
 
 DETAILS = {
     "external_id": "shop-1042",
@@ -58,6 +58,7 @@ def create(
     name: str | None = "Carla Rossi",
     key: str | None = None,
     who: str = "anna",
+    token: bytes | None = None,
 ) -> dict[str, Any]:
     """Create an order as tracking_api does."""
     with (
@@ -70,7 +71,7 @@ def create(
             "pickup": json.dumps(pickup) if pickup else None,
             "lon_deg": CUSTOMER.lon_deg,
             "lat_deg": CUSTOMER.lat_deg,
-            "token_sha256": secrets.token_bytes(32),
+            "token_sha256": token or secrets.token_bytes(32),
             "policy_id": None,
             "idempotency_key": key,
             "customer_name": name,
@@ -121,6 +122,22 @@ def test_create_order__repeated_with_its_key__compares_every_detail(fleet: Fleet
             create(fleet, without, key="k")
     with pytest.raises(errors.IdempotencyConflict):
         create(fleet, key="k")
+
+
+@pytest.mark.parametrize("details", [DETAILS, None])
+def test_create_order__repeated_after_the_customer_changed_the_note__is_the_same_order(
+    fleet: Fleet, details: dict[str, Any] | None
+) -> None:
+    token = secrets.token_bytes(32)
+    first = create(fleet, details, name=None, key="k", token=token)
+    for note in ("Second gate", None, "Third gate"):
+        with connect_as(fleet.database, "customer") as conn:
+            conn.execute("SELECT customer_note_v1(%s, %s, %s)", [token, first["order_id"], note])
+    again = create(fleet, details, name=None, key="k")
+    assert (again["order_id"], again["created"]) == (first["order_id"], False)
+    assert details_of(fleet, first["order_id"])["door_note"] == "Third gate"
+    with pytest.raises(errors.IdempotencyConflict):
+        create(fleet, {**(details or {}), "door_note": "Third gate"}, name=None, key="k")
 
 
 def test_external_id__is_unique_among_the_orders_of_one_creator(fleet: Fleet) -> None:
@@ -243,6 +260,43 @@ def test_search__beginning_of_an_id__finds_the_order(fleet: Fleet) -> None:
     create(fleet, DETAILS)
     for text in (str(order_id), str(order_id)[:13].upper(), str(order_id)[:8]):
         assert search(fleet, text) == [order_id]
+
+
+def due(fleet: Fleet, from_at: str, to_at: str) -> list[UUID]:
+    instants = [datetime.fromisoformat(at) for at in (from_at, to_at)]
+    with connect_as(fleet.database, "tracking_api") as conn:
+        found = list_query(50, due=DueRange(*instants))
+        return [row[0] for row in conn.execute(*found).fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("from_at", "to_at", "is_found"),
+    [
+        ("2026-11-29T19:00Z", "2026-11-29T19:01Z", True),  # scheduled_for
+        ("2026-11-29T18:00Z", "2026-11-29T19:00Z", False),
+        ("2026-11-29T19:01Z", "2026-11-29T19:10Z", False),
+        ("2026-11-29T19:10Z", "2026-11-29T19:20Z", True),  # ready_at
+        ("2026-11-29T19:35Z", "2026-11-29T19:40Z", True),  # in the promised window
+        ("2026-11-29T19:45Z", "2026-12-09T19:45Z", True),  # its end
+        ("2026-11-29T19:46Z", "2026-12-09T19:45Z", False),
+        ("2026-11-19T19:46Z", "2026-11-29T19:00:01Z", True),
+        ("2026-11-19T19:46Z", "2026-11-29T19:00Z", False),
+    ],
+)
+def test_due__each_time_of_an_order__finds_it(
+    fleet: Fleet, from_at: str, to_at: str, is_found: bool
+) -> None:
+    order_id = create(fleet, DETAILS)["order_id"]
+    create(fleet, {"address": "Borgo 5"})
+    assert due(fleet, from_at, to_at) == ([order_id] if is_found else [])
+
+
+@pytest.mark.parametrize("only", ["ready_at", "scheduled_for", "promised_from", "promised_to"])
+def test_due__order_with_one_time__is_found_by_it(fleet: Fleet, only: str) -> None:
+    order_id = create(fleet, {only: "2026-11-29T19:10:00+00:00"})["order_id"]
+    assert due(fleet, "2026-11-29T19:10Z", "2026-11-29T19:11Z") == [order_id]
+    assert due(fleet, "2026-11-29T19:11Z", "2026-11-30T19:11Z") == []
+    assert due(fleet, "2026-11-28T19:11Z", "2026-11-29T19:10Z") == []
 
 
 # -- failures --------------------------------------------------------------------------------------

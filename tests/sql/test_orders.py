@@ -17,6 +17,37 @@ from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now
 from tests.sql.fleet import Fleet, connect_as
 
 
+@pytest.mark.parametrize("command", ["assign", "reassign"])
+@pytest.mark.parametrize(
+    "other", [("d1", 2), ("d1", None), ("d2", 1), (None, 1)], ids=["stop", "no stop", "d2", "any"]
+)
+def test_assign__repeated_with_another_driver_or_stop__is_refused(
+    fleet: Fleet, command: str, other: tuple[str | None, int | None]
+) -> None:
+    order_id = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    if command == "reassign":
+        fleet.command_order(order_id, "assign", driver_id="d2")
+    assign = "SELECT driver_id FROM assign_order_as_staff_v1(%s, %s, 'anna', %s, %s, 'k')"
+    for _ in range(2):
+        assert fleet.run(assign, order_id, command, "d1", 1) == [{"driver_id": "d1"}]
+    with pytest.raises(errors.IdempotencyConflict):
+        fleet.run(assign, order_id, command, *other)
+
+
+def test_assign__to_the_nearest_repeated_with_that_ones_name__is_refused(fleet: Fleet) -> None:
+    fleet.record([make_fix("d1", place=RESTAURANT)])
+    order_id = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    for _ in range(2):
+        assert fleet.command_order(order_id, "assign", key="k")["driver_id"] == "d1"
+    with pytest.raises(errors.IdempotencyConflict):
+        fleet.command_order(order_id, "assign", driver_id="d1", key="k")
+    # what the release before wrote does not say whether the driver was named
+    fleet.run("UPDATE order_command SET is_driver_named = NULL")
+    assert fleet.command_order(order_id, "assign", driver_id="d1", key="k")["driver_id"] == "d1"
+
+
 def windows(fleet: Fleet, order_id: UUID) -> list[tuple[object, ...]]:
     rows = fleet.run(
         "SELECT assignment_no, driver_id, ended_by, ended_at >= assigned_at AS closed"

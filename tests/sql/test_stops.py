@@ -364,3 +364,22 @@ def test_waiting_customer__reads_two_instants_and_nothing_else(fleet: Fleet) -> 
     assert [track[name] for name in ("driver_id", "fix_at", "lon_deg", "trail")] == [None] * 4
     deliver(fleet, first)
     assert fleet.run(statement, *links) == []
+
+
+def test_waiting_customer__courier_silent_for_five_minutes__reads_no_instant(fleet: Fleet) -> None:
+    fleet.record([make_fix(place=RESTAURANT)])
+    stacked(fleet, CUSTOMER, NEXT_DOOR)
+    fleet.record([make_fix("d2", place=RESTAURANT)])
+    for _ in range(2):
+        fleet.assigned_order("d2")
+    refresh = "SELECT order_eta__refresh_v1(1) AS n"
+    for _ in range(2):
+        assert fleet.run(refresh) == [{"n": 1}]
+    fleet.run("UPDATE order_eta SET estimated_at = estimated_at - interval '61 s'")
+    fleet.run("UPDATE driver_state SET fix_at = now() - interval '301 s' WHERE driver_id = 'd1'")
+    assert fleet.run(refresh) == [{"n": 1}]  # a silent one takes no place in the batch
+    assert fleet.run(refresh) == [{"n": 0}]
+    left = "SELECT a.driver_id FROM order_eta e JOIN assignment a ON a.order_id = e.order_id"
+    assert fleet.run(left) == [{"driver_id": "d2"}]
+    fleet.run("UPDATE driver_state SET fix_at = now() WHERE driver_id = 'd1'")
+    assert fleet.run(refresh) == [{"n": 1}]

@@ -195,6 +195,36 @@ def test_webhook__gone_or_given_up_without_success__is_switched_off_with_an_aler
     assert fleet.run("SELECT resolved_at IS NULL AS is_open FROM alert") == [{"is_open": False}]
 
 
+def test_webhook__switched_on_again__gives_what_was_pending_a_new_day(
+    fleet: Fleet, hooks: Hooks
+) -> None:
+    webhook_id, other = hooks.add(), hooks.add(url="https://example.com/b")
+    for _ in range(3):
+        fleet.create_order()
+    claimed = hooks.claim()
+    given_up, tried, under_way = (row for row in claimed if row["webhook_id"] == webhook_id)
+    for row in claimed:
+        if row["webhook_id"] == other:
+            hooks.report(row, 500, 3600.0)
+    hooks.report(tried, 500, 3600.0)
+    hooks.report(given_up, 500, None)
+    assert not hooks.one(webhook_id)["is_on"]
+    fleet.run("UPDATE webhook_delivery SET first_attempt_at = now() - interval '25 h'")
+    fleet.run("SELECT change_webhook_v1(%s, %s, 'anna')", webhook_id, '{"description": "x"}')
+    assert hooks.claim() == []
+    fleet.run("SELECT change_webhook_v1(%s, %s, 'anna')", webhook_id, '{"is_on": true}')
+    pending = "SELECT DISTINCT attempts FROM webhook_delivery WHERE webhook_id = %s"
+    assert fleet.run(pending, other) == [{"attempts": 1}]
+    [again] = hooks.claim()  # at once; the attempt under way keeps its lease
+    assert (again["delivery_id"], again["attempt"]) == (tried["delivery_id"], 1)
+    assert now() - again["first_attempt_at"] < timedelta(hours=1)
+    assert hooks.report(under_way, 500, None) is None  # it began before: stale
+    assert hooks.one(webhook_id)["is_on"]
+    hooks.make_due()
+    [last] = (row for row in hooks.claim() if row["delivery_id"] == under_way["delivery_id"])
+    assert now() - last["first_attempt_at"] < timedelta(hours=1)
+
+
 def test_webhook__one_event_given_up_while_others_succeed__stays_on(
     fleet: Fleet, hooks: Hooks
 ) -> None:

@@ -29,6 +29,8 @@ class Failed(NamedTuple):
     order: Order
     retry_order_id: UUID | None
     is_new: bool
+    retry_promised_from: datetime | None = None
+    retry_promised_to: datetime | None = None
 
 
 class OrderReturn(NamedTuple):
@@ -67,7 +69,7 @@ class OrderEndStore(Protocol):
         order_id: UUID,
         name: str,
         *,
-        reason: str,
+        reason: str | None,
         note: str | None,
         next_step: str | None,
         token_sha256: bytes,
@@ -115,13 +117,13 @@ class OrderEndQueries:
         order_id: UUID,
         name: str,
         *,
-        reason: str,
+        reason: str | None,
         note: str | None,
         next_step: str | None,
         token_sha256: bytes,
         idempotency_key: str | None,
     ) -> Failed:
-        """Fail an order for a reason, as the member of staff of this name.
+        """Fail an order, perhaps for a reason, as the member of staff of this name.
 
         The token becomes that of a retry's customer, unless this repeats an earlier request.
         Raises UnknownOrder, IllegalTransition, IdempotencyConflict.
@@ -136,7 +138,7 @@ class OrderEndQueries:
             "idempotency_key": idempotency_key,
         }
         row = await self._one("fail_order", parameters)
-        return Failed(Order(*row[:-2]), *row[-2:])
+        return Failed(Order(*row[:-4]), *row[-4:])
 
     async def read_photo(self, order_id: UUID) -> Photo | None:
         """Read an order's photo. None without one."""

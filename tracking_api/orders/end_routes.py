@@ -97,28 +97,27 @@ async def fail_order(
     """It was picked up and cannot be delivered. With the next step `retry`, a new order is created
     and confirmed, and the answer holds its customer's link; with `return`, the courier takes the
     order back to the restaurant."""
-    orders = context.stores.orders
-    if failure is None:
-        order = await orders.command_order(order_id, "fail", staff.actor_id, None, idempotency_key)
-        return FailedOrder(**order_members(order), retry=None)
     token = new_customer_token()
-    order, retry_id, is_new = await orders.fail_order(
+    failed = await context.stores.orders.fail_order(
         order_id,
         staff.actor_id,
-        reason=failure.reason,
-        note=failure.note,
-        next_step=failure.next_step,
+        reason=failure.reason if failure else None,
+        note=failure.note if failure else None,
+        next_step=failure.next_step if failure else None,
         token_sha256=token_sha256(token),
         idempotency_key=idempotency_key,
     )
+    retry_id, is_new = failed.retry_order_id, failed.is_new
     retry = None
     if retry_id is not None:
         retry = RetryOrder(
             order_id=retry_id,
             customer_token=token if is_new else None,
             customer_link=context.customer_link(retry_id, token) if is_new else None,
+            promised_from=failed.retry_promised_from,
+            promised_to=failed.retry_promised_to,
         )
-    return FailedOrder(**order_members(order), retry=retry)
+    return FailedOrder(**order_members(failed.order), retry=retry)
 
 
 @router.get(

@@ -20,11 +20,14 @@ class HandOver(BaseModel):
 
 class RetryOrder(BaseModel):
     """The order that tries a failed one again. The link is null in the answer to a repeat, and for
-    a retry that a courier asked for: POST /orders/{order_id}/link makes one."""
+    a retry that a courier asked for: POST /orders/{order_id}/link makes one. A promised window that
+    has passed begins now, as long as before, or 30 minutes if it had no length."""
 
     order_id: UUID
     customer_token: str | None
     customer_link: str | None
+    promised_from: Instant | None
+    promised_to: Instant | None
 
 
 class FailedOrder(OrderAnswer):

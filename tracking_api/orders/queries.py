@@ -13,7 +13,7 @@ from doorstep.store.deadline import fetch_all, fetch_one, run_command
 from doorstep.store.records import DetailedOrder, Order
 from sql import query
 from tracking_api.orders.end_queries import OrderEndQueries, OrderEndStore
-from tracking_api.orders.search import OrderKey, list_query
+from tracking_api.orders.search import DueRange, OrderKey, list_query
 
 SQL_FILE = "queries/orders.sql"
 
@@ -61,7 +61,12 @@ class OrderStore(OrderEndStore, Protocol):
     async def read_order(self, order_id: UUID) -> DetailedOrder: ...
 
     async def list_orders(
-        self, states: Sequence[str], limit: int, after: OrderKey | None, text: str | None = None
+        self,
+        states: Sequence[str],
+        limit: int,
+        after: OrderKey | None,
+        text: str | None = None,
+        due: DueRange | None = None,
     ) -> list[DetailedOrder]: ...
 
 
@@ -166,10 +171,16 @@ class OrderQueries(OrderEndQueries):
         return DetailedOrder(Order(*row[:-1]), row[-1])
 
     async def list_orders(
-        self, states: Sequence[str], limit: int, after: OrderKey | None, text: str | None = None
+        self,
+        states: Sequence[str],
+        limit: int,
+        after: OrderKey | None,
+        text: str | None = None,
+        due: DueRange | None = None,
     ) -> list[DetailedOrder]:
         """Read a page of orders, the newest first: with `states`, only those in one of them; with
-        `text`, only those whose details have a word that begins with each of its words."""
-        statement, parameters = list_query(limit, states=states, after=after, text=text)
+        `text`, only those whose details have a word that begins with each of its words; with `due`,
+        only those with a time in it, of their promised window, `ready_at` or `scheduled_for`."""
+        statement, parameters = list_query(limit, states=states, after=after, text=text, due=due)
         rows = await fetch_all(self.pool, statement, parameters)
         return [DetailedOrder(Order(*row[:-1]), row[-1]) for row in rows]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.credentials import new_customer_token, token_sha256
+from doorstep.http.instants import QueryInstant
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
+from doorstep.http.problems import UnusableRequest
 from doorstep.http.request_body import json_body
 from doorstep.store.records import Token
 from tracking_api.context import AppContext, Context, Dispatcher, Staff
@@ -22,8 +25,11 @@ from tracking_api.orders.schemas import (
     OrderState,
     order_members,
 )
+from tracking_api.orders.search import DueRange
 
 router = APIRouter(prefix="/orders", tags=["orders"])
+
+MAX_DUE_RANGE = timedelta(days=7)  # all of its orders are read, and sorted by their creation
 
 _DESTINATION = {"lon_deg": 11.2486, "lat_deg": 43.7712}
 _NEW_ORDERS = {
@@ -112,11 +118,23 @@ async def list_orders(
             "external_id; or the beginning of an order's id.",
         ),
     ] = None,
+    due_from: Annotated[
+        QueryInstant | None,
+        Query(
+            description="Only orders due then or later, by a time of the promised window, "
+            "`ready_at` or `scheduled_for`. At most 7 days; a missing end is 7 days from the "
+            "other. Times of one order more than 2 days apart are not all found."
+        ),
+    ] = None,
+    due_to: Annotated[
+        QueryInstant | None, Query(description="Only orders due before; see `due_from`.")
+    ] = None,
 ) -> Orders:
     """One page of orders; `Link: …; rel="next"` leads to the next."""
     after = decode_cursor(cursor) if cursor is not None else None
     text = q if q and q.strip() else None
-    found = await context.stores.orders.list_orders(state or [], limit + 1, after, text)
+    due = _due_range(due_from, due_to)
+    found = await context.stores.orders.list_orders(state or [], limit + 1, after, text, due)
     page = found[:limit]
     next_cursor = None
     if len(found) > limit:
@@ -199,6 +217,22 @@ async def replace_link(order_id: UUID, _: Staff, context: Context) -> Link:
 async def revoke_link(order_id: UUID, _: Staff, context: Context) -> None:
     """Revoke every link of the order at once."""
     await context.stores.orders.revoke_customer_tokens(order_id)
+
+
+def _due_range(due_from: datetime | None, due_to: datetime | None) -> DueRange | None:
+    """Return the range; None without one. Raises UnusableRequest if it is empty or too long."""
+    if due_from is None and due_to is None:
+        return None
+    from_at = due_from or cast("datetime", due_to) - MAX_DUE_RANGE
+    to_at = due_to or from_at + MAX_DUE_RANGE
+    if not timedelta(0) < to_at - from_at <= MAX_DUE_RANGE:
+        complaint = {
+            "loc": "query.due_to",
+            "msg": f"must be after `due_from` by at most {MAX_DUE_RANGE.days} days",
+            "reason": "out_of_range",
+        }
+        raise UnusableRequest([complaint])
+    return DueRange(from_at, to_at)
 
 
 async def _assign(

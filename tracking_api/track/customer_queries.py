@@ -20,7 +20,7 @@ from doorstep.photos import Photo
 from doorstep.store.deadline import fetch_all, fetch_one
 from doorstep.store.pool import Pool
 from sql import query
-from tracking_api.track.order_details import DetailsCache, OrderDetails
+from tracking_api.track.order_details import DetailsCache, OrderDetails, OrderEnds
 from tracking_api.track.queries import (
     TrackReader,
     decode_trail,
@@ -237,6 +237,7 @@ def _tracked_order(
     is_shared: bool,
 ) -> TrackedOrder:
     order_seq, trail = row[2], row[12]
+    ends = OrderEnds() if is_shared else details.ends
     return TrackedOrder(
         now=row[1],
         order_id=order_id,
@@ -254,9 +255,9 @@ def _tracked_order(
         trail=decode_trail(trail) if trail is not None else [],
         events=details.events,
         city=details.city,
-        pin=details.ends.pin,
-        ended_reason=details.ends.ended_reason,
-        has_photo=details.ends.photo,
+        pin=ends.pin,
+        ended_reason=ends.ended_reason,
+        has_photo=ends.photo,
         notices=details.notices or NO_NOTICES,
         is_trail_omitted=known is not None and known == (order_seq, row[4]),
         plan=details.plan,

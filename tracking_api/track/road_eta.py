@@ -61,6 +61,17 @@ class HeldArrival(NamedTuple):
     estimate: Estimate
     way: msgspec.Raw | None
 
+    @property
+    def arrives_at(self) -> datetime:
+        """The estimated instant, which may have passed."""
+        return self.key.fix_at + timedelta(seconds=self.estimate.seconds)
+
+    @property
+    def ahead_until(self) -> datetime:
+        """Until when every instant of the estimate is ahead; one that has passed becomes now."""
+        first_s = min(self.estimate.seconds, self.estimate.p10_s, self.estimate.p90_s)
+        return self.key.fix_at + timedelta(seconds=first_s)
+
 
 class RoadEta:
     """Estimates arrivals by road once it has an estimator, and in a straight line until then.
@@ -83,6 +94,10 @@ class RoadEta:
         """Return the event and the fix for which an order's estimate is held."""
         held = self._estimates.get(order_id)
         return held.key if held is not None else None
+
+    def arrival(self, order_id: UUID) -> HeldArrival | None:
+        """Return the estimate that is held of an order. A new one is another object."""
+        return self._estimates.get(order_id)
 
     def ride(self, city: str | None, start: Place, goal: Place, at: datetime) -> Ride | None:
         """Return the ride by road between two places; None without streets or a route."""
@@ -121,6 +136,7 @@ class RoadEta:
         cities = {city.name: city for city in list_cities(self._cities_dir)}
         for name in self._loaded.keys() - cities.keys():
             del self._loaded[name], self._estimators[name]
+            self._estimates.clear()
         for name, city in cities.items():
             if self._loaded.get(name) == city:
                 continue
@@ -128,6 +144,7 @@ class RoadEta:
             if self._model is not None:
                 estimator.set_model(self._model)
             self._estimators[name], self._loaded[name] = estimator, city
+            self._estimates.clear()  # of the previous streets
 
     def __call__(self, order: TrackedOrder) -> Eta | None:
         """Estimate when the driver is with the customer.
@@ -187,6 +204,11 @@ def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
         waited_s=waited_s,
         pace=order.pace,
     )
+
+
+def seconds_until(arrives_at: datetime, now: datetime) -> int:
+    """Return the whole seconds left."""
+    return round((arrives_at - now).total_seconds())
 
 
 def no_ride(_city: str | None, _start: Place, _goal: Place, _at: datetime) -> Ride | None:
@@ -251,7 +273,7 @@ def _eta_of(
         p10_at=min(at(estimate.p10_s), arrives_at),
         p90_at=max(at(estimate.p90_s), arrives_at),
         as_of=position.fix_at,
-        seconds=round((arrives_at - order.now).total_seconds()),
+        seconds=seconds_until(arrives_at, order.now),
         distance_m=round(estimate.metres),
         speed_mps=round(estimate.metres / max(estimate.ride_s, 1.0), 2),
         route="road",

@@ -20,7 +20,6 @@ from tracking_api.context import (
     read_link_token,
 )
 from tracking_api.track.links import COOKIE, COOKIE_MAX_AGE_S
-from tracking_api.track.presenters import encode_json, track_etag, track_members
 from tracking_api.track.schemas import LinkToken, TrackAnswer
 
 # A request without a token gets the same 404 as one with a bad token.
@@ -72,12 +71,11 @@ async def _answer(
     async with request_deadline():
         order, staff = await context.links.read_track(order_id, token, client_address(request))
     context.note_read(request, staff)
-    members = track_members(order, context.estimate)
-    etag = track_etag(members)
-    known = request.headers.get("if-none-match", "")
-    if etag in known or known.strip() == "*":
-        return Response(status_code=304, headers={"ETag": etag})
-    return Response(encode_json(members), media_type="application/json", headers={"ETag": etag})
+    answer = context.answers.encode(order)
+    headers, known = {"ETag": answer.etag}, request.headers.get("if-none-match", "")
+    if answer.etag in known or known.strip() == "*":
+        return Response(status_code=304, headers=headers)
+    return Response(answer.body, media_type="application/json", headers=headers)
 
 
 @session_router.post(

@@ -6,6 +6,7 @@ import { chosenInAddress, nameInAddress } from "./fleet/address.js";
 import { AlertTray } from "./fleet/alerts.js";
 import { requestBox } from "./fleet/boxes.js";
 import { selectCity } from "./fleet/cities.js";
+import { consoleOf } from "./fleet/console.js";
 import { drawDriverList } from "./fleet/driver-list.js";
 import { DriverPanel } from "./fleet/driver-panel.js";
 import { createFilters, FleetIndex } from "./fleet/fleet-index.js";
@@ -18,6 +19,7 @@ import { OrderPanel } from "./fleet/order-panel.js";
 import { PastStates, pastSymbolOf } from "./fleet/past-states.js";
 import { Playback } from "./fleet/playback.js";
 import { OrderQueue } from "./fleet/queue.js";
+import { OpenReturns } from "./fleet/returns.js";
 import { createSearch } from "./fleet/search.js";
 import { installShortcuts } from "./fleet/shortcuts.js";
 import { installTabs, showTab } from "./fleet/tabs.js";
@@ -138,7 +140,7 @@ function drawDriver(row, isAnimated) {
   if (!index.isShown(row, presence)) return fleetMap.removeDriver(row[column.driver_id]);
   const driver = {
     driver_id: row[column.driver_id],
-    state: row[column.state],
+    state: index.stateOf(row),
     fix_at_ms: row[column.fix_at_ms],
     lon_deg: row[column.lon_deg],
     lat_deg: row[column.lat_deg],
@@ -209,6 +211,7 @@ const orderPanel = new OrderPanel({
   notify,
   close: () => select(null, null),
   open: (found) => findOrder(found),
+  isReturning: (driverId) => index.returning.has(driverId),
   onChange: async (order) => {
     if (order) openOrders.update(order);
     if (order && order.order_id === selectedOrder) select(order.driver_id, order.order_id, { keepsNotice: true });
@@ -293,6 +296,8 @@ const playback = new Playback({
     if (!isOpen) driverPanel.refresh().catch(() => {}); // retried by the poll
   },
 });
+const showReturning = () => (updateCounts(), redraw());
+const returns = new OpenReturns({ index, openOrders, open: (order) => findOrder(order), onChange: showReturning });
 const alerts = new AlertTray({
   open: (alert) => (alert.order_id ? findOrder(alert) : select(alert.driver_id, null)),
 });
@@ -397,33 +402,10 @@ restaurantButton.addEventListener("click", () => {
 });
 $("states").append(restaurantButton);
 
-globalThis.doorstepFleet = {
-  // for the console and the browser tests
-  frames: 0,
-  first: null, // the number of markers after the first snapshot
-  onFrame,
-  get drawMs() {
-    return fleetMap.markers?.drawMs;
-  },
-  get redraws() {
-    return fleetMap.markers?.redraws;
-  },
-  get drawn() {
-    return fleetMap.markers?.drawn;
-  },
-  get known() {
-    return fleetMap.markers?.keys.length;
-  },
-  get isTiled() {
-    return isTiled;
-  },
-  placeOf: (id) => fleetMap.markers?.placeOf(id),
-  directionOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.direction,
-  symbolOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.symbol,
-  drawNow: () => fleetMap.markers?.drawNow(),
-};
+globalThis.doorstepFleet = consoleOf(fleetMap, { onFrame, isTiled: () => isTiled });
 
 async function refreshOrders() {
+  returns.refresh().catch(() => {}); // again with the next one
   await openOrders.refresh();
   queue.draw();
   orderPanel.draw();

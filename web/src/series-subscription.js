@@ -3,13 +3,16 @@
 import { fetchAsStaff } from "./api.js";
 import { readEventStream } from "./event-stream.js";
 import { SeriesPoints } from "./series-data.js";
+import { takeSlot } from "./stream-slots.js";
 
 const MAX_RECENT = 5000; // live points, kept for the next history
 const HISTORY_TIMEOUT_MS = 15_000;
 const RETRY_MS = 1000;
+const SLOT_RETRY_MS = 4000; // while other tabs have all the streams
 
 export class SeriesSubscription {
-  constructor(name, { onChange, onResponse, onError }) {
+  /** `onStream()` is called when the stream begins after polls: what came between is in the history. */
+  constructor(name, { onChange, onResponse, onError, onStream }) {
     this.name = name;
     this.unit = "";
     this.data = new SeriesPoints();
@@ -19,12 +22,13 @@ export class SeriesSubscription {
     this.events = 0;
     this.isOver = false;
     this.isLive = null; // null: not yet known
+    this.isPolled = this.isDriverSeries; // the page loads its history often
     this.controller = new AbortController();
-    Object.assign(this, { onChange, onResponse, onError });
+    Object.assign(this, { onChange, onResponse, onError, onStream });
     if (!this.isDriverSeries) this.#follow();
   }
 
-  /** A driver's own battery or speed has no stream: its history is polled. */
+  /** A driver's own battery or speed has no stream. */
   get isDriverSeries() {
     return this.name.split("/").length === 3;
   }
@@ -53,7 +57,7 @@ export class SeriesSubscription {
       const answer = await (await fetchAsStaff(`${this.path}?${query}`, { signal })).json();
       this.onResponse();
       if (this.isOver || loading.signal.aborted) return;
-      if (this.isDriverSeries) this.isLive = true;
+      if (this.isPolled) this.isLive = true;
       this.unit = answer.unit;
       this.loaded = { from, to, stands_for: answer.stands_for };
       this.data = new SeriesPoints(answer.points);
@@ -62,7 +66,7 @@ export class SeriesSubscription {
       this.onChange();
     } catch (error) {
       if (this.isOver || loading.signal.aborted) return;
-      if (this.isDriverSeries) this.isLive = false;
+      if (this.isPolled) this.isLive = false;
       this.onError(error);
     }
   }
@@ -88,26 +92,35 @@ export class SeriesSubscription {
     this.onChange();
   }
 
+  /** Read the stream while this browser has a connection to spare. */
   async #follow() {
     while (!this.isOver) {
-      const headers = this.lastId ? { "Last-Event-ID": this.lastId } : {};
-      const request = async (signal) => {
-        const response = await fetchAsStaff(`${this.path}/stream`, { headers, signal });
-        this.isLive = true;
-        this.onResponse();
-        return response;
-      };
-      try {
-        await readEventStream(request, {
-          signal: this.controller.signal,
-          onEvent: (event) => this.#onEvent(event),
-        });
-      } catch (error) {
-        if (!this.isOver) this.onError(error);
-      }
-      if (this.isOver) return;
-      this.isLive = false;
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS * (1 + Math.random())));
+      const free = await takeSlot();
+      if (free) await this.#read().finally(free);
+      else this.isPolled = true;
+      const delayMs = free ? RETRY_MS * (1 + Math.random()) : SLOT_RETRY_MS;
+      if (!this.isOver) await new Promise((resolve) => setTimeout(resolve, delayMs));
     }
+  }
+
+  async #read() {
+    const headers = this.lastId ? { "Last-Event-ID": this.lastId } : {};
+    const request = async (signal) => {
+      const response = await fetchAsStaff(`${this.path}/stream`, { headers, signal });
+      this.isLive = true;
+      this.onResponse();
+      if (this.isPolled) this.onStream();
+      this.isPolled = false;
+      return response;
+    };
+    try {
+      await readEventStream(request, {
+        signal: this.controller.signal,
+        onEvent: (event) => this.#onEvent(event),
+      });
+    } catch (error) {
+      if (!this.isOver) this.onError(error);
+    }
+    if (!this.isOver) this.isLive = false;
   }
 }

@@ -14,7 +14,7 @@ const SIMULATIONS = {
   tickers: { label: say("Tickers"), max: 1000 },
 };
 const HISTORY_REFRESH_MS = 60_000; // fills what a slow page missed
-const DRIVER_SERIES_REFRESH_MS = 4000;
+const POLLED_REFRESH_MS = 4000; // of what has no stream
 const VIEW_DEBOUNCE_MS = 150;
 const TABLE_ROWS = 50;
 const $ = (id) => document.getElementById(id);
@@ -113,7 +113,7 @@ async function refreshList() {
 // The selected series
 
 function subscribe(name) {
-  return new SeriesSubscription(name, { onResponse, onError, onChange: () => (isDirty = true) });
+  return new SeriesSubscription(name, { onResponse, onError, onChange: () => (isDirty = true), onStream: () => load() });
 }
 
 function select(name) {
@@ -322,7 +322,8 @@ function start() {
   setInterval(drawCounts, 5000);
   setInterval(drawStatus, 500);
   setInterval(() => {
-    const refreshMs = selected?.isDriverSeries ? DRIVER_SERIES_REFRESH_MS : HISTORY_REFRESH_MS;
+    const isPolled = selected?.isPolled || second?.isPolled;
+    const refreshMs = isPolled ? POLLED_REFRESH_MS : HISTORY_REFRESH_MS;
     if (selected && chart.isLive && Date.now() - loadedAt >= refreshMs) load();
   }, 1000);
 }

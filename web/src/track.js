@@ -13,9 +13,10 @@ const orderPath = `/track/${encodeURIComponent(orderId)}`;
 
 const STEPS = [["created"], ["confirmed", "assigned", "at_restaurant"], ["picked_up", "arriving", "at_customer"], ["delivered"]];
 const FINAL_STATES = ["delivered", "cancelled", "failed"];
-const MOVING_STATES = ["assigned", "picked_up", "arriving"]; // need a position to be believed
+const TRACKED_STATES = ["assigned", "at_restaurant", "picked_up", "arriving"]; // believed with a position alone
 const COLOURS = { live: "#2f6fed", recent: "#2f6fed", stale: "#b86e00", lost: "#6d747e" };
-const MAX_AGES_S = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]];
+const LOST_AFTER_S = 300;
+const MAX_AGES_S = [["live", 15], ["recent", 60], ["stale", LOST_AFTER_S], ["lost", Infinity]];
 const MAX_COUNTED_AGE_S = 60; // of a position: from then on the estimate is not counted down
 const LOAD_AGAIN_MS = 10_000;
 const REFRESH_MS = 60_000; // the stream brings no estimate before there is a position
@@ -153,6 +154,13 @@ function update(members) {
 /** The seconds since the last data. Frozen while there is no connection. */
 const elapsedS = () => Math.max(0, (lostSince ?? Date.now()) - receivedAt) / 1000;
 const ageS = () => track.position.properties.age_s + elapsedS();
+
+/** The seconds without a position that should be there: its age, or those since the newest event. */
+function silenceS() {
+  if (track.position) return ageS();
+  if (track.other_delivery_first) return 0;
+  return ((lostSince ?? Date.now()) - Date.parse(track.events.at(-1)?.occurred_at)) / 1000;
+}
 const freshness = () => MAX_AGES_S.find(([, maxS]) => ageS() <= maxS)[0];
 
 /** The courier's colour. */
@@ -164,7 +172,7 @@ function draw() {
   setText("restaurant-name", track.restaurant?.name || text("restaurant"));
   $("legend").hidden = !track.destination;
   const { position, state } = track;
-  const hasSignal = !position || freshness() !== "lost" || !MOVING_STATES.includes(state);
+  const hasSignal = !TRACKED_STATES.includes(state) || !(silenceS() > LOST_AFTER_S);
   const shown = hasSignal ? track : { ...track, eta: null };
   setText("sentence", sentence(shown, hasSignal));
   const label = text(`states.${state}`);

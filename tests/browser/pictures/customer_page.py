@@ -36,7 +36,11 @@ async def open_state(open_page: OpenPage, state: CustomerState, **options: Any) 
         await page.wait_for_selector("#link-ended:not([hidden])")
         return page
     await page.wait_for_selector("#steps li.done")
-    await page.wait_for_selector("#actions:not([hidden])", state="attached")
+    if not state.track["is_shared"]:
+        await page.wait_for_selector("#actions:not([hidden])", state="attached")
+    if state.press is not None:
+        await page.click(state.press)
+        await page.wait_for_selector("#cancel-yes, #share-link")
     if state.has_webgl:
         assert await eventually(lambda: page.evaluate("Boolean(globalThis.doorstepMap?.loaded())"))
     if state.is_frozen:

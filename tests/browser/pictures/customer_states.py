@@ -17,6 +17,7 @@ from playwright.async_api import Page, Route
 from data import BUNDLED_CITY
 from tests.browser.pictures.delivery_photo import delivery_photo
 
+SHARE_LINK = "https://track.example.com/t/2a2675e8#trk_shared"
 ORDER_ID = "2a2675e8-1c33-4a0d-8a40-58368decb37b"
 NOW = datetime(2026, 12, 1, 19, 0, tzinfo=UTC)  # 20:00 in Florence
 RESTAURANT = {"lon_deg": 11.2492329, "lat_deg": 43.7683008, "name": "Ristorante il Cantinone"}
@@ -32,6 +33,7 @@ ROUTE = [
     (11.24303, 43.77430),
 ]  # fmt: skip
 EVENTS = ("created", "confirmed", "assigned", "picked_up", "arriving", "delivered")
+AT_RESTAURANT = (*EVENTS[:3], "at_restaurant")
 
 
 def at(minutes: float) -> str:
@@ -99,6 +101,7 @@ class CustomerState:
     is_frozen: bool = False  # the stream ends after the snapshot, and nothing answers any more
     has_javascript: bool = True
     has_webgl: bool = True
+    press: str | None = None  # a button that leads to the state
 
     async def install(self, page: Page) -> None:
         """Answer for tracking_api."""
@@ -110,6 +113,7 @@ class CustomerState:
             "stream": self._stream,
             "history": lambda route: route.fulfill(json=self._history()),
             "page": lambda route: route.fulfill(json={**PAGE, **self.page}),
+            "share": lambda route: route.fulfill(json={"share_link": SHARE_LINK}),
             "photo": lambda route: route.fulfill(body=delivery_photo(), content_type="image/jpeg"),
         }
 
@@ -159,11 +163,41 @@ CUSTOMER_STATES = [
         track(*EVENTS[:3], position=position((11.2515, 43.7669)), eta=eta(12, 15, 19)),
         EARLY,
     ),
+    CustomerState(
+        "courier not seen yet", track(*EVENTS[:3], eta=eta(14, 18, 24)), EARLY
+    ),
+    CustomerState(
+        "at the restaurant",
+        track(*AT_RESTAURANT, position=position((11.2492, 43.7683)), eta=eta(14, 17, 20)),
+        EARLY,
+    ),
+    CustomerState(
+        "cancel?", track("created", "confirmed", eta=eta(26, 31, 38)), EARLY, press="#cancel"
+    ),
     CustomerState("on the way", track(*EVENTS[:4], **UNDER_WAY), has_trail=True),
     CustomerState(
         "almost there",
         track(*EVENTS[:5], **{**UNDER_WAY, "position": position((11.2440, 43.7737)),
                               "eta": eta(0.5, 0.7, 0.9)}),
+        has_trail=True,
+    ),
+    CustomerState(
+        "nearby", track(*EVENTS[:4], **UNDER_WAY, nearby_at=at(-0.5)), has_trail=True
+    ),
+    CustomerState(
+        "at the door",
+        track(*EVENTS[:5], "at_customer", **{**UNDER_WAY, "position": position((11.2431, 43.7743)),
+                                             "eta": None, "route": None}),
+        has_trail=True,
+    ),
+    CustomerState(
+        "link shared", track(*EVENTS[:4], **UNDER_WAY), {"shared_at": at(-1)}, has_trail=True,
+        press="#share",
+    ),
+    CustomerState(
+        "a shared link",
+        track(*EVENTS[:4], **{**UNDER_WAY, "route": None, "pin": None}, restaurant=None,
+              destination=None, is_shared=True),
         has_trail=True,
     ),
     CustomerState(
@@ -183,6 +217,15 @@ CUSTOMER_STATES = [
     CustomerState("delivered, photo", track(*EVENTS[:4], "delivered", photo=True)),
     CustomerState(
         "failed", track(*EVENTS[:4], "failed", ended_reason="customer_absent")
+    ),
+    CustomerState(
+        "failed, a new attempt",
+        track(*EVENTS[:4], "failed", ended_reason="wrong_address"),
+        {"has_retry": True},
+    ),
+    CustomerState(
+        "no signal before the first fix",
+        track(*EVENTS[:4], events=[{**one, "occurred_at": at(-9)} for one in events(*EVENTS[:4])]),
     ),
     CustomerState(
         "cancelled", track("created", "confirmed", "cancelled", ended_reason="The oven is broken")

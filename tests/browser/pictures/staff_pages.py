@@ -11,7 +11,7 @@ from playwright.async_api import Page
 from tests.browser.page_checks import DESKTOP, eventually, wait_for_text
 from tests.browser.pictures.studio import Studio
 from tests.browser.test_dispatch import Alerts, busy_evening, report_evening
-from tests.browser.test_fleet import fleet_value
+from tests.browser.test_fleet import NO_WEBGL, fleet_value
 from tests.browser.test_restaurant import ITEMS, open_restaurant
 from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
 
@@ -65,6 +65,33 @@ async def picture_dispatch(studio: Studio) -> None:
         )
 
     await studio.take("map", map_alone, sizes=("phone",))
+
+    async def without_connection(**options: Any) -> Page:
+        page = await show("", "#orders li", **options)
+        await page.context.set_offline(True)
+        await page.wait_for_selector("#connection-banner:not([hidden])")
+        return page
+
+    await studio.take("no connection", without_connection)
+
+    async def without_webgl(**options: Any) -> Page:
+        async def before(page: Page) -> None:
+            await page.add_init_script(f"({NO_WEBGL})()")
+
+        await report_evening(city, next(north_m))
+        page = await studio.open_page(f"/fleet#{city.staff_token}", before=before, **options)
+        await page.wait_for_selector("#driver-list li", state="attached")
+        await page.wait_for_selector("#orders li", state="attached")
+        return page
+
+    await studio.take("without WebGL", without_webgl)
+
+    async def way_back(**options: Any) -> Page:
+        return await show("", "#return-list li", **options)
+
+    under_way = (await city.staff.get("/drivers/d1")).json()["orders"][0]
+    await city.command(under_way, "fail", reason="customer_absent", next_step="return")
+    await studio.take("on the way back", way_back)
 
 
 async def _picture_vision(studio: Studio, page: Page) -> None:

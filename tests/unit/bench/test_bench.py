@@ -12,13 +12,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from bench.__main__ import BenchFailed, format_result, listing, main, run
 from bench.measure import Measurements
-from bench.naive_reads import EVENTS, HISTORY, NEAREST, TILE, TRACK, with_psycopg_placeholders
+from bench.naive_reads import HISTORY, NEAREST, POSITION, TILE, with_psycopg_placeholders
+from bench.naive_track import EVENTS, NOTICES, ORDER, START_OF_RIDE, Arrival, FullTrack, Properties
 from bench.reads import CACHED_TILES, ZOOM, all_tiles, tile_at
 from bench.registry import BENCHMARKS, Benchmark
 from ops.stack.settings import PROJECT
+from tracking_api.track.schemas import EtaAnswer, PositionProperties, TrackAnswer
 
 
 def test_benchmarks__each__has_a_one_line_purpose_and_a_module() -> None:
@@ -103,13 +106,25 @@ main.main(["slow"])
 """
 
 
-@pytest.mark.parametrize("statement", [TRACK, EVENTS, NEAREST, TILE, HISTORY])
+@pytest.mark.parametrize(
+    "statement", [ORDER, EVENTS, NOTICES, START_OF_RIDE, POSITION, NEAREST, TILE, HISTORY]
+)
 def test_naive_reads__a_statement__gets_psycopg_placeholders_only(statement: str) -> None:
     names = re.findall(r"(?<!:):([a-z_]+)", statement)
     converted = with_psycopg_placeholders(statement, dict.fromkeys(names, 1)).decode()
     assert names
     assert not re.search(r"(?<!:):[a-z]", converted)
     assert all(f"%({name})s" in converted for name in names)
+
+
+@pytest.mark.parametrize(
+    ("plain", "ours"),
+    [(FullTrack, TrackAnswer), (Arrival, EtaAnswer), (Properties, PositionProperties)],
+)
+def test_naive_track__its_answer__has_the_members_of_ours(
+    plain: type[BaseModel], ours: type[BaseModel]
+) -> None:
+    assert list(plain.model_fields) == list(ours.model_fields)
 
 
 def test_reads__tiles__lie_within_the_city() -> None:

@@ -15,6 +15,7 @@ import pytest
 from doorstep.credentials import DeviceSecrets, driver_token, encode_fleet_key, mqtt_password
 from doorstep.errors import UnknownDriver
 from doorstep.secrets_file import keep_secrets
+from doorstep.settings import EX_CONFIG
 from doorstep.store.people import Device
 from ops import checks
 from ops.cli import main
@@ -122,6 +123,48 @@ def test_drivers__token_of_an_unknown_driver__is_refused_with_the_command_to_add
 ) -> None:
     assert main(["drivers", "token", "bruno"]) == 1
     assert "./run drivers add bruno" in "".join(capsys.readouterr())
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize("action", ["token", "password", "rotate", "revoke", "remove"])
+@pytest.mark.parametrize("name", ["Anna", "ana", "anna2"])
+def test_drivers__id_like_another__names_that_one_and_prints_no_secret(
+    action: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drivers", action, name]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"no driver is named {name} (perhaps anna); all ids: ./run drivers;" in printed.err
+
+
+@pytest.mark.usefixtures("paths")
+def test_drivers__one_unknown_of_several__prints_no_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["drivers", "token", "anna", "bruno", "carla"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no driver is named bruno carla; all ids: ./run drivers;" in printed.err
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize("action", ["add", "token", "remove", "phone"])
+@pytest.mark.parametrize("name", ["anna bruno", "anna/1", "", "x" * 65, "anna\n"])
+def test_drivers__impossible_id__is_refused_with_the_rule(
+    action: str,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_stack: Stack, driver_id: str, **_: bool) -> None:
+        raise UnknownDriver(driver_id)
+
+    monkeypatch.setattr(phone_command, "give_phone", refuse)
+    assert main(["drivers", action, name]) == (EX_CONFIG if action == "add" else 1)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"{name!r} can't be a driver's id: 1 to 64 letters, digits, _ or -" in printed.err
+    assert "./run drivers add" not in printed.err
 
 
 @pytest.fixture

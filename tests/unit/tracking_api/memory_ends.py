@@ -60,7 +60,7 @@ class MemoryEnds:
         order_id: UUID,
         name: str,
         *,
-        reason: str,
+        reason: str | None,
         note: str | None,
         next_step: str | None,
         token_sha256: bytes,

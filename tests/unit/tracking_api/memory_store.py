@@ -33,7 +33,7 @@ from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
 from tracking_api.orders.decision_queries import CourierChoice, FoundRestaurant, TimelineEntry
 from tracking_api.orders.offer_queries import Unassigned
-from tracking_api.orders.search import OrderKey
+from tracking_api.orders.search import DueRange, OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
 from tracking_api.track.visibility import (
     Event,
@@ -80,7 +80,7 @@ class MemoryStore(MemoryAdministration, MemoryCustomerPage, MemoryEnds, MemoryRe
         self.created: list[dict[str, Any]] = []
         self.sampling = SamplingPolicy()
         self.watched: list[TrackLink] = []
-        self.searched: list[str | None] = []
+        self.searched: list[tuple[str | None, DueRange | None]] = []
         # driver_id, open orders, whether they have the order, place
         self.couriers: list[tuple[str, int, bool, tuple[float, float]]] = []
         self.look_ups = 0
@@ -258,9 +258,14 @@ class MemoryStore(MemoryAdministration, MemoryCustomerPage, MemoryEnds, MemoryRe
         return CancelledOrder(link.order_id, "created", 1)
 
     async def list_orders(
-        self, states: Sequence[str], limit: int, after: OrderKey | None, text: str | None = None
+        self,
+        states: Sequence[str],
+        limit: int,
+        after: OrderKey | None,
+        text: str | None = None,
+        due: DueRange | None = None,
     ) -> list[DetailedOrder]:
-        self.searched.append(text)
+        self.searched.append((text, due))
         found = sorted(self.orders, key=lambda one: (one.created_at, one.order_id), reverse=True)
         if after:
             found = [one for one in found if (one.created_at, one.order_id) < after]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from doorstep.errors import StoreUnavailable
+from doorstep.store import deadline
 from tracking_api import batching
 from tracking_api.batching import MAX_BATCH_KEYS, BatchLoader
 
@@ -115,3 +120,70 @@ async def test_batch_loader__one_request_cancelled__the_others_get_their_values(
         await cancelled
     squares.released.set()
     assert await other == 4
+
+
+async def test_batch_loader__a_batch_that_takes_too_long__is_abandoned_and_others_are_loaded():
+    released, ended = asyncio.Event(), asyncio.Event()
+
+    async def squares(keys: Sequence[int]) -> dict[int, int]:
+        if 1 in keys:
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                await released.wait()  # a server that has gone silent cancels nothing either
+                ended.set()
+                raise
+        return {key: key * key for key in keys}
+
+    load = BatchLoader(squares, within_s=0.05)
+    hanging = [asyncio.create_task(load(1))]
+    await asyncio.sleep(0.01)
+    hanging.append(asyncio.create_task(load(1)))  # in the second worker, from 5 ms on
+    await asyncio.sleep(0.02)
+    late = asyncio.create_task(load(3))  # both workers hang
+    found = await asyncio.gather(*hanging, return_exceptions=True)
+    assert [type(one) for one in found] == [StoreUnavailable, StoreUnavailable]
+    assert not ended.is_set()
+    assert (await late, await load(4)) == (9, 16)
+    released.set()
+    await ended.wait()
+    assert await load(5) == 25
+
+
+async def test_batch_loader__an_abandoned_batch_that_answers_after_all__loads_no_other():
+    batches: list[list[int]] = []
+    released = asyncio.Event()
+
+    async def squares(keys: Sequence[int]) -> dict[int, int]:
+        batches.append(list(keys))
+        if 1 in keys:
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+            released.set()
+        return {key: key * key for key in keys}
+
+    load = BatchLoader(squares, within_s=0.02)
+    with pytest.raises(StoreUnavailable):
+        await load(1)
+    assert await load(2) == 4
+    assert batches == [[1], [2]]
+
+
+async def test_batch_loader__its_statements__have_no_deadline_of_their_own(monkeypatch):
+    monkeypatch.setattr(deadline, "ANSWER_WITHIN_S", 0.0)
+
+    async def run(_: object) -> int:
+        await asyncio.sleep(0.01)
+        return 7
+
+    async def load(keys: Sequence[int]) -> dict[int, int]:
+        return dict.fromkeys(keys, await deadline.run_command(pool(), run))
+
+    assert await BatchLoader(load)(1) == 7
+    with pytest.raises(StoreUnavailable):
+        await deadline.run_command(pool(), run)
+
+
+def pool() -> Any:
+    """A pool whose connections are None."""
+    return SimpleNamespace(connection=lambda _: nullcontext())

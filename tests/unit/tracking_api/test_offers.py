@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
 from tests.unit.tracking_api.memory_store import NEW_ORDER, ORDER_ID, STAFF
 from tests.unit.tracking_api.test_routes import problem_of
+from tracking_api.orders.search import DueRange
 
 DETAILS = {
     "external_id": "shop-1042",
@@ -97,16 +99,39 @@ async def test_create_order__with_bad_details__is_422(http, store, members):
 async def test_list_orders__with_a_text__passes_it_on(http, store):
     for address in ("/orders?q=rossi", "/orders?q=%20", "/orders"):
         assert (await http.get(address, headers=STAFF)).status_code == 200
-    assert store.searched == ["rossi", None, None]
+    assert store.searched == [("rossi", None), (None, None), (None, None)]
     problem_of(await http.get("/orders?q=%00", headers=STAFF), 422, "unusable-request")
+
+
+async def test_list_orders__due_in_a_range__passes_it_on(http, store):
+    noon, one = "2026-11-29T12:00:00Z", "2026-11-29T13:00:00Z"
+    from_at, to_at = datetime.fromisoformat(noon), datetime.fromisoformat(one)
+    for query in (f"due_from={noon}", f"due_to={one}", f"due_from={noon}&due_to={one}"):
+        assert (await http.get(f"/orders?{query}", headers=STAFF)).status_code == 200
+    week = timedelta(days=7)
+    ranges = [
+        DueRange(from_at, from_at + week),
+        DueRange(to_at - week, to_at),
+        DueRange(from_at, to_at),
+    ]
+    assert store.searched == [(None, due) for due in ranges]
+    for bad in (
+        f"due_from={noon}&due_to={noon}",
+        f"due_from={one}&due_to={noon}",
+        "due_from=2026-10-01T12:00:00Z&due_to=2026-10-08T12:00:01Z",
+        "due_to=12:00",
+    ):
+        answer = await http.get(f"/orders?{bad}", headers=STAFF)
+        problem_of(answer, 422, "unusable-request")
 
 
 async def test_fail__with_a_body__needs_a_reason(http, store):
     path = f"/orders/{ORDER_ID}/fail"
     assert (await http.post(path, json={"reason": "damaged"}, headers=STAFF)).status_code == 200
+    assert (await http.post(path, headers=STAFF)).status_code == 200
     for body in ({}, {"note": "x"}, {"reason": "bored"}):
         problem_of(await http.post(path, json=body, headers=STAFF), 422, "unusable-request")
-    assert store.failures == [("damaged", None, None)]
+    assert store.failures == [("damaged", None, None), (None, None, None)]
 
 
 async def test_policy__with_automatic_offers__is_added(http):

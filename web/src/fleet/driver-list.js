@@ -1,10 +1,11 @@
 // Drivers as a list, for a browser that cannot draw the map.
 import { el, fill } from "../elements.js";
-import { DRIVER_STATES, PRESENCES } from "../labels.js";
+import { DRIVER_STATES, PRESENCES, RETURNING } from "../labels.js";
 import { symbolElement } from "./symbols.js";
 import { say } from "./texts.js";
 
 const SHOWN = 200;
+const STATES = { ...DRIVER_STATES, returning: RETURNING };
 
 /** Draw the drivers that the filters show; `select(driverId)` gets a chosen one. */
 export function drawDriverList(container, index, select) {
@@ -12,7 +13,7 @@ export function drawDriverList(container, index, select) {
   const shown = [];
   for (const row of index.rows.values()) {
     const presence = index.presenceOf(row);
-    if (index.isShown(row, presence)) shown.push([row[columns.driver_id], row[columns.state], presence]);
+    if (index.isShown(row, presence)) shown.push([row[columns.driver_id], index.stateOf(row), presence]);
   }
   shown.sort(([a], [b]) => (a < b ? -1 : 1));
   const rest = shown.length - SHOWN;
@@ -24,9 +25,9 @@ export function drawDriverList(container, index, select) {
         el(
           "button",
           { type: "button", onclick: () => select(id) },
-          symbolElement(DRIVER_STATES[state] ?? DRIVER_STATES.off_duty),
+          symbolElement(STATES[state] ?? STATES.off_duty),
           el("span", { class: "mono" }, id),
-          el("span", { class: "muted small" }, `${say(DRIVER_STATES[state]?.label ?? state)} · ${say(PRESENCES[presence].label)}`),
+          el("span", { class: "muted small" }, `${say(STATES[state]?.label ?? state)} · ${say(PRESENCES[presence].label)}`),
         ),
       ),
     ),

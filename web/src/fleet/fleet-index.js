@@ -1,6 +1,6 @@
 // The drivers of the stream, the counts of the whole fleet, and the filters.
 import { el } from "../elements.js";
-import { DRIVER_STATES, DUTIES, PRESENCES } from "../labels.js";
+import { DRIVER_STATES, DUTIES, PRESENCES, RETURNING } from "../labels.js";
 import { symbolElement } from "./symbols.js";
 import { say } from "./texts.js";
 
@@ -16,6 +16,7 @@ export class FleetIndex {
     this.columns = {};
     this.limits = { silent_after_s: 60, lost_after_s: 300, moving_mps: 0.5 };
     this.counts = null;
+    this.returning = new Set(); // the ids of couriers who take an order back
     this.hidden = { state: new Set(), duty: new Set(), presence: new Set() };
     this.serverAheadMs = 0;
   }
@@ -42,6 +43,18 @@ export class FleetIndex {
   get(id) {
     const row = this.rows.get(id);
     return row && Object.fromEntries(Object.entries(this.columns).map(([name, n]) => [name, row[n]]));
+  }
+
+  /** The state, or `returning` for an available courier who takes an order back. */
+  stateOf(row) {
+    const state = row[this.columns.state];
+    return state === "available" && this.returning.has(row[0]) ? "returning" : state;
+  }
+
+  /** The number of known drivers in that state. */
+  get returningCount() {
+    const rows = [...this.returning].map((id) => this.rows.get(id)).filter(Boolean);
+    return rows.filter((row) => this.stateOf(row) === "returning").length;
   }
 
   /** The presence by the last arrival, as the server computes it. */
@@ -105,6 +118,9 @@ export function createFilters(index, onChange) {
       document.getElementById(container).append(button);
     }
   }
+  const returning = el("b", {}, "0");
+  const entry = el("span", { id: "returning", hidden: "" }, symbolElement(RETURNING), say("On the way back"), " ", returning);
+  counters.state.available.parentElement.after(entry);
   return () => {
     if (!index.counts) return;
     for (const [kind, values] of Object.entries(counters)) {
@@ -112,6 +128,10 @@ export function createFilters(index, onChange) {
         count.textContent = index.counts[kind][value] ?? 0;
       }
     }
+    const { returningCount } = index;
+    entry.hidden = !returningCount;
+    returning.textContent = returningCount;
+    if (returningCount) counters.state.available.textContent = index.counts.state.available - returningCount;
     document.getElementById("drivers-count").textContent = index.counts.all.drivers ?? 0;
   };
 }

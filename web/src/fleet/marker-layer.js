@@ -29,7 +29,7 @@ export class MarkerLayer {
     this.context = this.canvas.getContext("2d");
     this.reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
     this.sprites = new Map();
-    this.redraws = this.timed = this.slowestMs = 0;
+    this.redraws = this.changes = this.timed = this.slowestMs = 0;
     this.clear();
     map.on("move", () => this.#draw(performance.now()));
     map.on("resize", () => (this.dirty = true));
@@ -82,6 +82,7 @@ export class MarkerLayer {
     const durationMs = jumps || (fromX === x && fromY === y) ? 0 : Math.min(overMs, MAX_ANIMATION_MS);
     this.numbers.set([jumps ? x : fromX, jumps ? y : fromY, x, y, now, durationMs], n * 6);
     this.symbols[n] = { symbol, dim, direction };
+    this.changes += 1;
     this.movingUntil = Math.max(this.movingUntil, now + durationMs + 2 * PAUSE_MS);
     this.dirty = true;
   }
@@ -91,6 +92,7 @@ export class MarkerLayer {
     const n = this.index.get(key);
     if (this.symbols[n].symbol === symbol && this.symbols[n].dim === dim) return;
     this.symbols[n] = { ...this.symbols[n], symbol, dim };
+    this.changes += 1;
     this.dirty = true;
   }
 

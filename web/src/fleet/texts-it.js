@@ -131,6 +131,8 @@ export default {
   given: "dato",
   Photo: "Foto",
   "On its way back": "Ritorno",
+  "On the way back": "Di ritorno",
+  "takes an order back": "riporta un ordine",
   "returned {}": "tornato {}",
   "with {}": "con {}",
   "Tries again": "Riprova",

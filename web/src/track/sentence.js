@@ -4,7 +4,7 @@ import { clock, text } from "./language.js";
 const EARLY_STATES = ["created", "confirmed", "assigned", "at_restaurant"];
 const EARLY_STEP_MS = 300_000; // an estimate from usual times is shown in steps of 5 minutes
 
-/** Whether the estimate comes from usual times: nobody can be seen on the way. */
+/** Whether the estimate comes from usual times: no courier can be seen on the way. */
 export const isEarly = ({ state, position, other_delivery_first: isOtherFirst }) =>
   !position && !isOtherFirst && EARLY_STATES.includes(state);
 
@@ -34,12 +34,14 @@ export function range(track) {
 
 /** What else there is to say: lines, the most important first. */
 export function notices(track) {
-  const { late_by_s: lateS, other_delivery_first: isOtherFirst, ended_reason: reason, eta } = track;
+  const { state, late_by_s: lateS, other_delivery_first: isOtherFirst, ended_reason: reason, eta } = track;
+  const isNear = track.nearby_at && eta && ["picked_up", "arriving"].includes(state);
   const lines = [];
   if (reason) lines.push(text(`reasons.${reason}`) || reason); // a known one, or what staff wrote
   if (lateS >= 60) lines.push(text("late", { minutes: Math.round(lateS / 60) }));
   if (isOtherFirst) lines.push(text("otherFirst"));
-  if (eta && isEarly(track)) lines.push(text("early"));
+  if (isNear) lines.push(text("nearby"));
+  if (eta && isEarly(track)) lines.push(text(state === "created" || state === "confirmed" ? "early" : "notSeenYet"));
   return lines;
 }
 

@@ -18,6 +18,8 @@ export default {
   disconnected: "Keine Verbindung zum Server seit {time}. Neuer Versuch…",
   late: "{minutes} min später als versprochen", otherFirst: "Ihr Kurier hat vorher noch eine andere Zustellung",
   early: "Noch ist kein Kurier unterwegs: Schätzung aus üblichen Zeiten.",
+  notSeenYet: "Der Standort des Kuriers ist noch nicht bekannt: Schätzung aus üblichen Zeiten.",
+  nearby: "Ihr Kurier ist gleich da",
   basis: "{when}; Schätzung {route}, {speeds}.", between: "Zwischen {from} und {to}", about: "Gegen {from}",
   routes: { road: "entlang der Straßen", straight_line: "aus der Entfernung" },
   speeds: {

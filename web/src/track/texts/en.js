@@ -18,6 +18,8 @@ export default {
   disconnected: "No connection to the server since {time}. Retrying…",
   late: "{minutes} min later than promised", otherFirst: "Your courier has another delivery first",
   early: "No courier is on the way yet: an estimate from usual times.",
+  notSeenYet: "The courier’s position is not known yet: an estimate from usual times.",
+  nearby: "Your courier is nearby",
   basis: "{when}; an estimate {route}, {speeds}.", between: "Between {from} and {to}", about: "About {from}",
   routes: { road: "along the streets", straight_line: "from the distance" },
   speeds: {

@@ -18,6 +18,8 @@ export default {
   disconnected: "Pas de connexion au serveur depuis {time}. Nouvel essai…",
   late: "{minutes} min plus tard que promis", otherFirst: "Votre livreur a une autre livraison avant la vôtre",
   early: "Aucun livreur n’est encore en route : estimation d’après les temps habituels.",
+  notSeenYet: "La position du livreur n’est pas encore connue : estimation d’après les temps habituels.",
+  nearby: "Votre livreur arrive",
   basis: "{when} ; estimation {route}, {speeds}.", between: "Entre {from} et {to}", about: "Vers {from}",
   routes: { road: "par les rues", straight_line: "d’après la distance" },
   speeds: {

@@ -18,6 +18,8 @@ export default {
   disconnected: "Nessuna connessione al server dalle {time}. Riprovo…",
   late: "{minutes} min più tardi di quanto promesso", otherFirst: "Il corriere ha prima un’altra consegna",
   early: "Nessun corriere è ancora in viaggio: stima dai tempi abituali.",
+  notSeenYet: "La posizione del corriere non è ancora nota: stima dai tempi abituali.",
+  nearby: "Il corriere sta arrivando",
   basis: "{when}; stima {route}, {speeds}.", between: "Tra le {from} e le {to}", about: "Verso le {from}",
   routes: { road: "lungo le strade", straight_line: "dalla distanza" },
   speeds: {

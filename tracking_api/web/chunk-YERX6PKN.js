@@ -1,1 +1,0 @@
-function r(s,l={},...o){let t=document.createElement(s);for(let[e,n]of Object.entries(l))e.startsWith("on")?t.addEventListener(e.slice(2),n):e==="color"?t.style.setProperty("--color",n):n!=null&&t.setAttribute(e,n);return t.append(...o.filter(e=>e!=null)),t}export{r as a};
