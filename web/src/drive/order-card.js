@@ -47,7 +47,7 @@ export function returnCard(leg, onReturned, isWaiting) {
   return el(
     "div",
     { class: "card return" },
-    stop(texts.takeBackTo, leg.restaurant, { lines: [leg.items] }),
+    stop(texts.takeBackTo, leg.restaurant, { heading: "h2", lines: [leg.items] }),
     el("button", { class: "main", disabled: isWaiting ? "" : null, onclick: onReturned }, texts.handedBack),
   );
 }
@@ -76,13 +76,13 @@ export function offerCard(offer, actions, isWaiting) {
   );
 }
 
-function stop(label, place, { isLater = false, contact, note, lines = [] }) {
+function stop(label, place, { isLater = false, heading = "p", contact, note, lines = [] }) {
   const canCall = place.phone && contact !== "text";
   const canWrite = place.phone && ["text", "any"].includes(contact);
   return el(
     "div",
     { class: isLater ? "stop later" : "stop" },
-    el("p", { class: "label" }, label),
+    el(heading, { class: "label" }, label),
     el("h3", {}, place.name ?? ""),
     el("p", {}, place.address ?? ""),
     el(
