@@ -41,8 +41,8 @@ RECORD_INVALID_TEXTS = """() => {
 class Source:
     """A source of series, and the address of its page."""
 
-    def __init__(self, stack: Any) -> None:
-        self.source_id = f"box-{uuid4().hex[:8]}"
+    def __init__(self, stack: Any, source_id: str | None = None) -> None:
+        self.source_id = source_id or f"box-{uuid4().hex[:8]}"
         stack.add_sources([self.source_id])
         settings = stack.client_environment()
         self.token = Path(settings["STAFF_TOKEN_FILE"]).read_text().strip()

@@ -4,8 +4,10 @@ import { importFile, summary } from "./admin/csv.js";
 import { Editor } from "./admin/editor.js";
 import { ask, showInvitation, showSecrets } from "./admin/messages.js";
 import { addressOf, keyOf, nameOf, RESOURCES } from "./admin/resources.js";
+import { say, translatePage } from "./admin/texts.js";
 import { showWebhookSecret } from "./admin/webhooks.js";
 import { el } from "./elements.js";
+import { failureText } from "./refusals.js";
 
 const PAGE_ROWS = 1000;
 const SHOWN_ROWS = 200;
@@ -45,7 +47,7 @@ function choose(chosen) {
   }
   $("panel").setAttribute("aria-labelledby", `tab-${resource.list}`);
   $("about").textContent = resource.about;
-  $("add").textContent = `Add a ${resource.noun}`;
+  $("add").textContent = resource.addText;
   $("export").href = `${resource.path}.csv`;
   for (const one of [$("export"), $("import"), $("retired").parentElement]) one.hidden = Boolean(resource.isPlain);
   $("filter").value = "";
@@ -82,7 +84,7 @@ function show() {
   const texts = (row) => resource.columns.map(([, text]) => String(text(row)));
   const matching = rows.filter((row) => !wanted || texts(row).join(" ").toLowerCase().includes(wanted));
   const shown = matching.slice(0, shownCount);
-  const titles = [...resource.columns.map(([title]) => title), "Actions"];
+  const titles = [...resource.columns.map(([title]) => title), say("Actions")];
   $("table").replaceChildren(
     el("caption", { class: "visually-hidden" }, resource.title),
     // With roles, because a narrow screen draws rows as cards, which ends those of the elements.
@@ -90,8 +92,8 @@ function show() {
     el("tbody", { role: "rowgroup" }, ...shown.map((row) => rowElement(row, texts(row)))),
   );
   $("more").hidden = shown.length === matching.length;
-  $("more").textContent = `Show more (${shown.length} of ${matching.length})`;
-  if (!matching.length) $("status").textContent = wanted ? "None matches." : `There is no ${resource.noun} yet.`;
+  $("more").textContent = say("Show more ({} of {})", shown.length, matching.length);
+  if (!matching.length) $("status").textContent = wanted ? say("None matches.") : resource.noneText;
 }
 
 function rowElement(row, texts) {
@@ -103,9 +105,9 @@ function rowElement(row, texts) {
   const name = nameOf(resource, row);
   const run = (command, text) => act(`${addressOf(resource, row)}/${command}`, text);
   const buttons = row.retired_at
-    ? ["Retired"]
+    ? [say("Retired")]
     : [
-        el("button", { type: "button", "aria-label": `Change ${name}`, onclick: () => editor.open(resource, row) }, "Change"),
+        el("button", { type: "button", "aria-label": say("Change {}", name), onclick: () => editor.open(resource, row) }, say("Change")),
         ...(resource.actionsOf?.(row, { run, invite, report, finish }) ?? []),
         ...(row.is_default || resource.isPlain ? [] : [retireButton(row, name)]),
       ];
@@ -116,15 +118,15 @@ function rowElement(row, texts) {
 function retireButton(row, name) {
   const retire = async () => {
     const isDone = await ask({
-      title: `Retire ${name}?`,
+      title: say("Retire {}?", name),
       body: [el("p", {}, resource.about)],
-      ok: "Retire",
+      ok: say("Retire"),
       isDestructive: true,
       act: () => fetchAsStaff(`${addressOf(resource, row)}/retire`, { method: "POST" }),
     });
-    if (isDone) finish(`${name} is retired.`);
+    if (isDone) finish(say("{} is retired.", name));
   };
-  return el("button", { type: "button", "aria-label": `Retire ${name}`, onclick: retire }, "Retire");
+  return el("button", { type: "button", "aria-label": say("Retire {}", name), onclick: retire }, say("Retire"));
 }
 
 async function act(path, text) {
@@ -141,10 +143,10 @@ async function save(of, row, values) {
   const path = row ? addressOf(of, row) : of.path;
   const answer = await (await fetchAsStaff(path, json(row ? "PATCH" : "POST", values))).json();
   const name = nameOf(of, answer);
-  if (answer.replaces) finish(`${name} is policy ${answer.policy_id} now, in place of ${answer.replaces}.`);
-  else finish(`${name} is ${row ? "changed" : "added"}.`);
+  if (answer.replaces) finish(say("{} is policy {} now, in place of {}.", name, answer.policy_id, answer.replaces));
+  else finish(row ? say("{} is changed.", name) : say("{} is added.", name));
   if (answer.secret) showWebhookSecret(answer);
-  if (answer.mqtt_password) showSecrets([answer], "Invite a phone").then((isInvited) => isInvited && invite(answer));
+  if (answer.mqtt_password) showSecrets([answer], say("Invite a phone")).then((isInvited) => isInvited && invite(answer));
 }
 
 async function invite(driver) {
@@ -164,7 +166,7 @@ async function finish(text) {
 
 function report(error) {
   if (error instanceof Unauthorized) return showSignIn();
-  $("error").textContent = error.problem ? error.message : "The server does not answer. Try again in a moment.";
+  $("error").textContent = error.problem ? failureText(error) : say("The server does not answer. Try again in a moment.");
 }
 
 $("add").addEventListener("click", () => editor.open(resource, null));
@@ -185,6 +187,7 @@ $("file").addEventListener("change", async ({ target }) => {
   if (done) finish(summary(done));
 });
 
+translatePage();
 startSession(
   () => showTabs(),
   ({ role }) => {

@@ -1,5 +1,7 @@
 // Requests to tracking_api as staff. The browser adds the session's cookie, which scripts cannot
 // read; the server accepts it for changes from this site's pages only.
+import { say } from "./texts.js";
+
 const RESPONSE_TIMEOUT_MS = 10_000;
 const SESSION_AGAIN_MS = 2000;
 let isLeaving = false; // for the sign-in page
@@ -31,7 +33,7 @@ export class Unauthorized extends Error {}
 /** A refused request: `problem` is its document (RFC 9457). */
 export class ApiProblem extends Error {
   constructor(problem, status) {
-    super(problem.detail ?? `The status was ${status}.`);
+    super(problem.detail ?? say("The status was {}.", status));
     Object.assign(this, { problem, status });
   }
 }
@@ -54,7 +56,7 @@ export function startSession(onSignIn, onSession = () => {}, onFailure = () => {
   readSession(onFailure).then((session) => {
     if (!session) return;
     const { name, role } = session;
-    document.getElementById("sign-out").title = `Signed in as ${name} (${role})`;
+    document.getElementById("sign-out").title = say("Signed in as {} ({})", name, role);
     for (const link of document.querySelectorAll("[data-for-admins]")) link.hidden = role !== "admin";
     onSession(session);
   });
@@ -86,7 +88,7 @@ async function signOut({ target }) {
     await fetchAsStaff("/session", { method: "DELETE" });
   } catch (error) {
     if (!(error instanceof Unauthorized)) {
-      target.textContent = "Not signed out: try again";
+      target.textContent = say("Not signed out: try again");
       return;
     }
   }
@@ -100,7 +102,7 @@ export async function fetchAsStaff(path, options = {}) {
     signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS),
     ...options,
   });
-  if (response.status === 401) throw new Unauthorized("The session has ended.");
+  if (response.status === 401) throw new Unauthorized(say("The session has ended."));
   if (!response.ok) throw new ApiProblem(await response.json().catch(() => ({})), response.status);
   return response;
 }

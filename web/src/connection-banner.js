@@ -1,5 +1,6 @@
 // A banner across the page while its data is not live: since when, and that it retries.
-import { noConnection } from "./labels.js";
+import { say } from "./texts.js";
+import { clockWithSeconds } from "./times.js";
 
 const SHOW_AFTER_MS = 2500; // shorter interruptions are not shown
 
@@ -23,7 +24,7 @@ export class ConnectionBanner {
     this.#lostSince ||= lostSinceMs;
     this.#timer ||= setTimeout(
       () => {
-        this.banner.textContent = noConnection(this.#lostSince);
+        this.banner.textContent = say("No connection to the server since {}. Retrying…", clockWithSeconds(this.#lostSince));
         this.banner.hidden = false;
       },
       Math.max(0, this.#lostSince + SHOW_AFTER_MS - Date.now()),

@@ -24,7 +24,8 @@ import { createSearch } from "./fleet/search.js";
 import { installShortcuts } from "./fleet/shortcuts.js";
 import { installTabs, showTab } from "./fleet/tabs.js";
 import { say, translatePage } from "./fleet/texts.js";
-import { dateAndTime, RESTAURANT_COLOUR } from "./labels.js";
+import { RESTAURANT_COLOUR } from "./labels.js";
+import { dateAndTime } from "./times.js";
 
 const $ = (id) => document.getElementById(id);
 // Drivers streamed one by one; a larger fleet is drawn from tiles. Slow machines may use fewer.

@@ -4,13 +4,16 @@ import { ConnectionBanner } from "./connection-banner.js";
 import { el } from "./elements.js";
 import { showKafka } from "./observe/kafka.js";
 import { PanelChart } from "./observe/panel-chart.js";
+import { locale, say, translatePage } from "./observe/texts.js";
+import { failureText } from "./refusals.js";
 
 const REFRESH_MS = 5000;
 const PROMETHEUS = {
   up: "",
-  down: "Prometheus does not answer: its log has the reason.",
-  absent: "This stack runs without monitoring: ./run up --observe starts it.",
+  down: say("Prometheus does not answer: its log has the reason."),
+  absent: say("This stack runs without monitoring: ./run up --observe starts it."),
 };
+const ALERT_STATES = { firing: say("firing"), pending: say("pending") };
 const $ = (id) => document.getElementById(id);
 const banner = new ConnectionBanner($("connection-banner"));
 let dashboards = [];
@@ -24,7 +27,7 @@ const selected = () => location.hash.slice(1) || dashboards[0]?.id || "kafka";
 function drawTabs() {
   const tabs = [...dashboards, { id: "kafka", title: "Kafka" }];
   const links = tabs.map(({ id, title }) =>
-    el("a", { href: `#${id}`, "aria-current": id === selected() ? "page" : null }, title),
+    el("a", { href: `#${id}`, "aria-current": id === selected() ? "page" : null }, say(title)),
   );
   $("tabs").replaceChildren(...links);
 }
@@ -34,13 +37,13 @@ function drawAlerts(alerts) {
     el(
       "article",
       { class: `alert ${state}` },
-      el("h2", {}, `${name} · ${state} · ${severity}`),
-      el("p", { class: "small" }, summary),
-      el("p", { class: "muted small" }, `since ${new Date(since).toLocaleTimeString()}`),
+      el("h2", {}, `${name} · ${ALERT_STATES[state] ?? state} · ${severity}`),
+      el("p", { class: "small", lang: "en" }, summary),
+      el("p", { class: "muted small" }, say("since {}", new Date(since).toLocaleTimeString(locale))),
     ),
   );
   $("alerts").replaceChildren(
-    ...(lines.length || !dashboards.length ? lines : [el("p", { class: "muted small" }, "No alert fires.")]),
+    ...(lines.length || !dashboards.length ? lines : [el("p", { class: "muted small" }, say("No alert fires."))]),
   );
 }
 
@@ -57,7 +60,7 @@ function switchTab() {
 
 function explain(error) {
   if (!(error instanceof ApiProblem)) return null; // the banner says it
-  return error.status === 403 ? "Only admins may see this page." : error.message;
+  return error.status === 403 ? say("Only admins may see this page.") : failureText(error);
 }
 
 async function refresh() {
@@ -89,6 +92,7 @@ async function refresh() {
 
 const refreshNow = () => refresh().catch(() => {}); // the next refresh leaves or explains
 
+translatePage();
 startSession(() => {
   addEventListener("hashchange", refreshNow);
   $("minutes").addEventListener("change", refreshNow);

@@ -4,12 +4,14 @@ import { ConnectionBanner } from "./connection-banner.js";
 import { el } from "./elements.js";
 import { Chart } from "./series-chart.js";
 import { SeriesSubscription } from "./series-subscription.js";
+import { failureText } from "./refusals.js";
+import { decimal, locale, say, translatePage } from "./series/texts.js";
 
 const PAGE_SIZE = 100;
 const SIMULATIONS = {
-  couriers: { label: "Couriers", max: 5000 },
-  cities: { label: "Vans in France", max: 500 },
-  tickers: { label: "Tickers", max: 1000 },
+  couriers: { label: say("Couriers"), max: 5000 },
+  cities: { label: say("Vans in France"), max: 500 },
+  tickers: { label: say("Tickers"), max: 1000 },
 };
 const HISTORY_REFRESH_MS = 60_000; // fills what a slow page missed
 const POLLED_REFRESH_MS = 4000; // of what has no stream
@@ -52,7 +54,7 @@ function onError(error) {
 function drawStatus() {
   const isLive = !isFailing && (selected ? selected.isLive : true);
   banner.update(isLive === false ? respondedAt : null);
-  const text = isLive === false ? "not connected" : isLive ? "live" : "";
+  const text = isLive === false ? say("not connected") : isLive ? say("live") : "";
   if ($("connection").textContent !== text) $("connection").textContent = text;
   $("connection").classList.toggle("disconnected", isLive === false);
 }
@@ -89,8 +91,8 @@ async function drawList(after = "") {
   nextAfter = answer.next_after;
   $("more").hidden = !nextAfter;
   $("none").textContent = prefix
-    ? "No series with this name."
-    : "Nothing has been published yet. Set a number of tickers under “Simulated”.";
+    ? say("No series with this name.")
+    : say("Nothing has been published yet. Set a number of tickers under “Simulated”.");
   $("none").hidden = listed.size > 0;
 }
 
@@ -98,7 +100,7 @@ function entryOf(name) {
   const value = el("span", { class: "muted" });
   const button = el("button", { type: "button", onclick: () => select(name) }, el("span", {}, name), value);
   if (selected?.name === name) button.setAttribute("aria-current", "true");
-  const plus = { type: "button", class: "plus", "aria-label": `Show ${name} below`, title: "Show below" };
+  const plus = { type: "button", class: "plus", "aria-label": say("Show {} below", name), title: say("Show below") };
   const addButton = el("button", { ...plus, onclick: () => selectSecond(name) }, "+");
   return { button, value, item: el("li", {}, button, addButton) };
 }
@@ -201,8 +203,8 @@ function describe() {
     high = Math.max(high, ys[n]);
   }
   const range = `${timeOf(chart.from)} – ${timeOf(chart.to)}`;
-  const extremes = last > first ? ` · ${format(low, selected.unit)} … ${format(high, selected.unit)}` : " · no value";
-  const count = selected.loaded ? ` · ${selected.loaded.stands_for.toLocaleString()} read` : "";
+  const extremes = last > first ? ` · ${format(low, selected.unit)} … ${format(high, selected.unit)}` : ` · ${say("no value")}`;
+  const count = selected.loaded ? ` · ${say("{} read", selected.loaded.stands_for.toLocaleString(locale))}` : "";
   $("range-text").textContent = range + extremes + count;
   $("chart").setAttribute("aria-label", `${selected.name}, ${range}${extremes}`);
   if ($("table").open) {
@@ -215,20 +217,20 @@ function describe() {
 }
 
 function newestOf({ data: { ys }, unit, loaded }) {
-  return ys.length ? format(ys.at(-1), unit) : loaded ? "no value yet" : "";
+  return ys.length ? format(ys.at(-1), unit) : loaded ? say("no value yet") : "";
 }
 
 function format(value, unit) {
-  const text = Number.isInteger(value) ? String(value) : Number(value.toPrecision(6)).toString();
+  const text = decimal(Number.isInteger(value) ? value : Number(value.toPrecision(6)));
   return unit ? `${text} ${unit}` : text;
 }
 
 function timeOf(x, exactly = false) {
   const at = new Date(x * 1000);
   const today = at.toDateString() === new Date().toDateString();
-  const time = at.toLocaleTimeString([], { hour12: false });
+  const time = at.toLocaleTimeString(locale, { hour12: false });
   const ms = exactly ? `.${String(at.getMilliseconds()).padStart(3, "0")}` : "";
-  return `${today ? "" : `${at.toLocaleDateString()} `}${time}${ms}`;
+  return `${today ? "" : `${at.toLocaleDateString(locale)} `}${time}${ms}`;
 }
 
 // Simulations
@@ -241,7 +243,7 @@ for (const [kind, { label, max }] of Object.entries(SIMULATIONS)) {
     "form",
     { onsubmit: (event) => setCount(event, kind, input) },
     el("label", {}, label, input),
-    el("button", {}, "Set"),
+    el("button", {}, say("Set")),
   );
   counts.set(kind, input);
   $("simulations").append(form);
@@ -254,10 +256,10 @@ async function setCount(event, kind, input) {
   try {
     await request(`/simulations/${kind}`, { method: "PUT", headers, body });
     input.blur();
-    $("simulation-status").textContent = `${SIMULATIONS[kind].label}: set to ${input.value}; starts within seconds.`;
+    $("simulation-status").textContent = say("{}: set to {}; starts within seconds.", SIMULATIONS[kind].label, input.value);
     await drawCounts();
   } catch (error) {
-    $("simulation-status").textContent = `Not set: ${error.message}`;
+    $("simulation-status").textContent = say("Not set: {}", failureText(error));
     onError(error);
   }
 }
@@ -302,7 +304,7 @@ $("range").addEventListener("submit", (event) => {
   event.preventDefault();
   const { from, to } = Object.fromEntries(new FormData(event.target));
   const [start, end] = [Date.parse(from) / 1000, Date.parse(to) / 1000];
-  $("range-error").textContent = start < end ? "" : "“From” must be before “to”.";
+  $("range-error").textContent = start < end ? "" : say("“From” must be before “to”.");
   if (start < end) chart.showRange(start, end);
 });
 
@@ -326,6 +328,7 @@ function start() {
   }, 1000);
 }
 
+translatePage();
 startSession(start);
 
 // for the console and the browser tests

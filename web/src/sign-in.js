@@ -1,10 +1,14 @@
 // The sign-in page: trades a staff token for a session, which the browser keeps as a cookie that
 // scripts cannot read. The token comes from the form, or from the address (#token).
+import { loadItalian, say, translatePage } from "./texts.js";
+
 const RESPONSE_TIMEOUT_MS = 10_000;
 const RESTAURANT_PAGE = "/restaurant";
 const $ = (selector) => document.querySelector(selector);
 const form = $("form");
 const button = $("button");
+// The form works at once: a token that is sent before the script listens would get into the address.
+const isTranslated = loadItalian(() => import("./sign-in/texts-it.js")).then(translatePage, () => {});
 
 /** The page of this site to go to: `next` of the address, else the fleet's. */
 function nextPath() {
@@ -24,13 +28,13 @@ function pathFor({ role }) {
 /** What went wrong, and what to do about it. */
 function explain(response) {
   if (response.status === 429) {
-    return `Too many attempts. Try again in ${response.headers.get("Retry-After")} s.`;
+    return say("Too many attempts. Try again in {} s.", response.headers.get("Retry-After"));
   }
   if (response.status === 403) {
-    return `The server does not accept pages from ${location.origin}. Open its own address.`;
+    return say("The server does not accept pages from {}. Open its own address.", location.origin);
   }
-  if (response.status >= 500) return "The server cannot check the token now. Try again in a moment.";
-  return "This token is not valid: it is mistyped, expired or revoked. An admin can replace it.";
+  if (response.status >= 500) return say("The server cannot check the token now. Try again in a moment.");
+  return say("This token is not valid: it is mistyped, expired or revoked. An admin can replace it.");
 }
 
 async function signIn(token) {
@@ -46,7 +50,7 @@ async function signIn(token) {
     if (response.ok) return location.replace(pathFor(await response.json()));
     $("#error").textContent = explain(response);
   } catch {
-    $("#error").textContent = "The server does not answer. Check the connection and try again.";
+    $("#error").textContent = say("The server does not answer. Check the connection and try again.");
   }
   button.disabled = false;
   $("input").focus();
@@ -69,7 +73,9 @@ form.addEventListener("submit", (event) => {
 });
 addEventListener("hashchange", takeFromAddress);
 if (new URLSearchParams(location.search).has("ended")) {
-  $("#reason").textContent = "Your session has ended. Sign in again to continue.";
-  $("#reason").hidden = false;
+  isTranslated.then(() => {
+    $("#reason").textContent = say("Your session has ended. Sign in again to continue.");
+    $("#reason").hidden = false;
+  });
 }
 if (!takeFromAddress()) $("input").focus();

@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable
 
 from ops.stack.stack import Stack
 from tests.browser.conftest import City, opened_pages, running_chromium, running_stack
+from tests.browser.pictures.admin_pages import picture_admin, picture_observe, picture_series
 from tests.browser.pictures.customer_page import picture_customer
 from tests.browser.pictures.device_pages import picture_drive, picture_join
 from tests.browser.pictures.staff_pages import (
-    picture_admin,
     picture_dispatch,
-    picture_observe,
     picture_reports,
     picture_restaurant,
     picture_sign_in,
@@ -29,6 +28,7 @@ PAGES: dict[str, Callable[[Studio], Awaitable[None]]] = {
     "join": picture_join,
     "admin": picture_admin,
     "observe": picture_observe,
+    "series": picture_series,
     "reports": picture_reports,
     "sign-in": picture_sign_in,
 }

@@ -10,15 +10,12 @@ from playwright.async_api import Page
 
 from tests.browser.page_checks import DESKTOP, eventually, wait_for_text
 from tests.browser.pictures.studio import Studio
-from tests.browser.test_admin import open_admin
 from tests.browser.test_dispatch import Alerts, busy_evening, report_evening
 from tests.browser.test_fleet import NO_WEBGL, fleet_value
 from tests.browser.test_restaurant import ITEMS, open_restaurant
-from tests.browser.test_sign_in import add_staff
 from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
 
 VISIONS = ("none", "protanopia", "deuteranopia", "tritanopia", "achromatopsia")
-ENGLISH = ("en",)  # pages for admins are in English alone
 
 Step = Callable[[Page], Awaitable[Any]]
 
@@ -141,49 +138,6 @@ async def picture_restaurant(studio: Studio) -> None:
     await studio.take("no connection", without_connection)
 
 
-async def picture_admin(studio: Studio) -> None:
-    """Each tab, and the form of its first row."""
-    city = studio.city
-    for n in range(4):
-        await city.driver(f"d{n}")
-    for tab in ("drivers", "restaurants", "service_areas", "policies", "webhooks"):
-
-        async def opening(tab: str = tab, **options: Any) -> Page:
-            page = await open_admin(city, studio.open_page, tab, **options)
-            await page.wait_for_timeout(1500)
-            return page
-
-        await studio.take(tab.replace("_", " "), opening, languages=ENGLISH)
-
-        async def with_form(tab: str = tab, **options: Any) -> Page:
-            page = await open_admin(city, studio.open_page, tab, **options)
-            await page.wait_for_timeout(1500)
-            if tab == "webhooks":
-                await page.click("#add")
-            else:
-                await page.locator("#table tbody button").first.click()
-            await page.wait_for_timeout(1500)
-            return page
-
-        await studio.take(f"{tab.replace('_', ' ')}: form", with_form, languages=ENGLISH)
-
-
-async def picture_observe(studio: Studio) -> None:
-    """Kafka as tables, and who may not see it."""
-    texts = {"admin": ("#kafka", "driver-events-series"), "dispatcher": ("#problem", "Only admins")}
-    for role, (selector, text) in texts.items():
-
-        async def opening(
-            role: str = role, selector: str = selector, text: str = text, **options: Any
-        ) -> Page:
-            _, token = add_staff(studio.city, role)
-            page = await studio.open_page(f"/observe#{token}", **options)
-            assert await wait_for_text(page, selector, text)
-            return page
-
-        await studio.take(f"for a role: {role}", opening, languages=ENGLISH)
-
-
 async def picture_reports(studio: Studio) -> None:
     """A day with orders, and one without."""
     city = studio.city
@@ -203,7 +157,7 @@ async def picture_reports(studio: Studio) -> None:
             assert await wait_for_text(page, "#report", text)
             return page
 
-        await studio.take(name, opening, languages=ENGLISH)
+        await studio.take(name, opening)
 
 
 async def picture_sign_in(studio: Studio) -> None:
@@ -221,5 +175,5 @@ async def picture_sign_in(studio: Studio) -> None:
         await page.wait_for_selector("#error:not(:empty)")
         return page
 
-    await studio.take("form", opening, languages=ENGLISH)
-    await studio.take("wrong token", wrong, languages=ENGLISH)
+    await studio.take("form", opening)
+    await studio.take("wrong token", wrong)

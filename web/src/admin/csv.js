@@ -1,7 +1,9 @@
 // Upload of a CSV: tried first without writing, then imported if it is confirmed.
 import { fetchAsStaff } from "../api.js";
 import { el } from "../elements.js";
+import { complaintsOf, failureText } from "../refusals.js";
 import { ask, showSecrets } from "./messages.js";
+import { say } from "./texts.js";
 
 const IMPORT_TIMEOUT_MS = 60_000;
 
@@ -11,15 +13,15 @@ export async function importFile(resource, file) {
   try {
     plan = await send(resource, file, true);
   } catch (error) {
-    await ask({ title: "Nothing was imported", body: complaints(error), close: "Close" });
+    await ask({ title: say("Nothing was imported"), body: complaints(error), close: say("Close") });
     return null;
   }
   let done = null;
   const isEmpty = !plan.created.length && !plan.changed.length;
   await ask({
-    title: `Import ${file.name}`,
+    title: say("Import {}", file.name),
     body: [el("p", {}, summary(plan))],
-    ok: isEmpty ? undefined : "Import",
+    ok: isEmpty ? undefined : say("Import"),
     act: async () => (done = await send(resource, file, false)),
   });
   if (done?.secrets.length) await showSecrets(done.secrets);
@@ -37,11 +39,11 @@ async function send(resource, file, isDryRun) {
 }
 
 export function summary({ created, changed, unchanged }) {
-  return `${created.length} new, ${changed.length} changed, ${unchanged} as they are.`;
+  return say("{} new, {} changed, {} as they are.", created.length, changed.length, unchanged);
 }
 
 function complaints(error) {
-  const found = error.problem?.errors ?? [];
-  if (!found.length) return [el("p", {}, error.message)];
-  return [el("ul", {}, ...found.map(({ loc, msg }) => el("li", {}, `${loc}: ${msg}`)))];
+  const found = complaintsOf(error.problem ?? {});
+  if (!found.length) return [el("p", {}, failureText(error))];
+  return [el("ul", {}, ...found.map((text) => el("li", {}, text)))];
 }

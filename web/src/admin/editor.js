@@ -2,8 +2,10 @@
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
 import { loadMapStyle } from "../map-style.js";
+import { complaintsOf, failureText } from "../refusals.js";
 import { hoursField, readHours } from "./hours.js";
 import { nameOf } from "./resources.js";
+import { say } from "./texts.js";
 import { eventsField, readEvents } from "./webhooks.js";
 
 const $ = (id) => document.getElementById(id);
@@ -29,11 +31,10 @@ export class Editor {
   open(resource, row) {
     this.#resource = resource;
     this.#row = row;
-    const verb = row ? "Change" : "Add";
-    $("editor-title").textContent = `${verb} ${row ? nameOf(resource, row) : `a ${resource.noun}`}`;
+    $("editor-title").textContent = row ? say("Change {}", nameOf(resource, row)) : resource.addText;
     const isReplaced = resource.isReplaced && row;
     $("editor-note").textContent = isReplaced
-      ? "Saving makes a new policy with these values and retires this one. Orders keep the one that they have."
+      ? say("Saving makes a new policy with these values and retires this one. Orders keep the one that they have.")
       : "";
     $("editor-error").textContent = "";
     $("fields").replaceChildren(...this.#fields().map((field) => inputOf(field, row)));
@@ -75,12 +76,12 @@ export class Editor {
       this.#map.show(this.#places());
       $("map-help").textContent =
         place === "point"
-          ? "Drag the pin, or click where it belongs. The fields do the same."
-          : "Press the button, then drag over the map. The fields do the same.";
+          ? say("Drag the pin, or click where it belongs. The fields do the same.")
+          : say("Press the button, then drag over the map. The fields do the same.");
     } catch {
       if (opening !== this.#opening) return;
       $("draw").hidden = true;
-      $("map-help").textContent = "The map cannot be drawn here. The fields work without it.";
+      $("map-help").textContent = say("The map cannot be drawn here. The fields work without it.");
     }
   }
 
@@ -111,7 +112,7 @@ export class Editor {
     for (const field of this.#fields()) {
       const input = this.#input(field.name) ?? $("fields").querySelector("fieldset");
       if (input.validity && (!input.checkValidity() || (field.isRequired && !input.value.trim()))) {
-        this.#mark(input, `${field.label}: ${input.validationMessage || "this is required"}`);
+        this.#mark(input, `${field.label}: ${input.validationMessage || say("this is required")}`);
         return null;
       }
       const value = valueOf(field, input);
@@ -126,8 +127,8 @@ export class Editor {
   #refuse(error) {
     const complaints = error.problem?.errors ?? [];
     const fields = complaints.map(({ loc }) => this.#input(String(loc).split(".").pop())).filter(Boolean);
-    const text = complaints.map(({ loc, msg }) => `${loc}: ${msg}`).join("\n");
-    this.#mark(fields[0] ?? null, text || error.message);
+    const text = complaintsOf(error.problem ?? {}).join("\n");
+    this.#mark(fields[0] ?? null, text || failureText(error));
   }
 
   #mark(input, text) {

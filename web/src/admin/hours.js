@@ -1,7 +1,14 @@
 // Opening hours in a form: a row of days and two times for each span.
 import { el } from "../elements.js";
+import { say } from "./texts.js";
 
-const DAYS = { mon: "Mon", tue: "Tue", wed: "Wed", thu: "Thu", fri: "Fri", sat: "Sat", sun: "Sun" };
+const DAYS = {
+  mon: say("Mon"), tue: say("Tue"), wed: say("Wed"), thu: say("Thu"), fri: say("Fri"), sat: say("Sat"), sun: say("Sun"),
+};
+
+/** Spans as a short text: `mon, tue 11:30–22:00`. */
+export const hoursText = (spans) =>
+  (spans ?? []).map(({ days, from, to }) => `${days.map((one) => DAYS[one].toLowerCase()).join(", ")} ${from}–${to}`).join("; ");
 
 export function hoursField(label, spans) {
   const rows = el("div");
@@ -11,7 +18,7 @@ export function hoursField(label, spans) {
     if (isFocused) row.querySelector("input").focus();
   };
   for (const span of spans ?? []) add(span, false);
-  const button = el("button", { type: "button", onclick: () => add({ days: [], from: "11:30", to: "22:00" }, true) }, "Add hours");
+  const button = el("button", { type: "button", onclick: () => add({ days: [], from: "11:30", to: "22:00" }, true) }, say("Add hours"));
   return el("fieldset", { "data-field": "opening_hours" }, el("legend", {}, label), rows, el("div", { class: "hours" }, button));
 }
 
@@ -23,11 +30,11 @@ function spanRow({ days, from, to }) {
   });
   const row = el(
     "div",
-    { class: "hours", role: "group", "aria-label": "Hours" },
+    { class: "hours", role: "group", "aria-label": say("Hours") },
     el("div", { class: "days" }, ...checks),
-    el("label", {}, "from", timeInput("from", from)),
-    el("label", {}, "to", timeInput("to", to)),
-    el("button", { type: "button", onclick: () => row.remove() }, "Remove"),
+    el("label", {}, say("from"), timeInput("from", from)),
+    el("label", {}, say("to"), timeInput("to", to)),
+    el("button", { type: "button", onclick: () => row.remove() }, say("Remove")),
   );
   return row;
 }

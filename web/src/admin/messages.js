@@ -1,10 +1,12 @@
 // The dialog that confirms, reports an import, or shows secrets once.
 import { el } from "../elements.js";
+import { failureText } from "../refusals.js";
+import { locale, say } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
 
 /** Show a dialog. Resolves to whether `ok` was pressed and `act()`, if given, succeeded. */
-export function ask({ title, body, ok, close = "Cancel", isDestructive = false, act }) {
+export function ask({ title, body, ok, close = say("Cancel"), isDestructive = false, act }) {
   const dialog = $("message");
   $("message-title").textContent = title;
   $("message-body").replaceChildren(...body);
@@ -22,7 +24,7 @@ export function ask({ title, body, ok, close = "Cancel", isDestructive = false, 
         isDone = true;
         dialog.close();
       } catch (error) {
-        $("message-error").textContent = error.message;
+        $("message-error").textContent = failureText(error);
       }
       $("message-ok").disabled = false;
     };
@@ -35,23 +37,23 @@ export function ask({ title, body, ok, close = "Cancel", isDestructive = false, 
 
 /** Show the link with which a driver sets a phone up, once: {link, expires_at, qr_svg}. */
 export function showInvitation(name, { link, expires_at, qr_svg }) {
-  const code = el("div", { class: "qr", role: "img", "aria-label": "The link as a QR code" });
+  const code = el("div", { class: "qr", role: "img", "aria-label": say("The link as a QR code") });
   code.innerHTML = qr_svg;
-  const until = new Date(expires_at).toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+  const until = new Date(expires_at).toLocaleString(locale, { weekday: "long", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
   const copied = el("span", { class: "small", role: "status" });
   const copy = async () => {
     await navigator.clipboard.writeText(link);
-    copied.textContent = " Copied.";
+    copied.textContent = say(" Copied.");
   };
   return ask({
-    title: `A phone for ${name}`,
+    title: say("A phone for {}", name),
     body: [
-      el("p", {}, `${name} opens this link on the phone, or scans the code. It works once, until ${until}, and ends an earlier link. The new phone replaces the old one.`),
+      el("p", {}, say("{} opens this link on the phone, or scans the code. It works once, until {}, and ends an earlier link. The new phone replaces the old one.", name, until)),
       code,
       el("p", {}, el("a", { href: link, class: "mono", id: "invitation" }, link)),
-      el("div", { class: "actions" }, el("button", { type: "button", onclick: copy }, "Copy the link"), copied),
+      el("div", { class: "actions" }, el("button", { type: "button", onclick: copy }, say("Copy the link")), copied),
     ],
-    close: "Close",
+    close: say("Close"),
   });
 }
 
@@ -63,17 +65,17 @@ export function showSecrets(secrets, ok) {
   const rows = secrets.map((one) =>
     el("tr", {}, ...[one.driver_id, one.mqtt_password, one.token].map((text) => el("td", { class: "mono" }, text))),
   );
-  const titles = ["Id", "MQTT password", "Token"].map((text) => el("th", { scope: "col" }, text));
+  const titles = [say("Id"), say("MQTT password"), say("Token")].map((text) => el("th", { scope: "col" }, text));
   const text = ["driver_id,mqtt_password,token", ...secrets.map((one) => `${one.driver_id},${one.mqtt_password},${one.token}`)];
   const file = URL.createObjectURL(new Blob([`${text.join("\r\n")}\r\n`], { type: "text/csv" }));
   return ask({
-    title: secrets.length === 1 ? `Secrets of ${secrets[0].driver_id}` : `Secrets of ${secrets.length} drivers`,
+    title: secrets.length === 1 ? say("Secrets of {}", secrets[0].driver_id) : say("Secrets of {} drivers", secrets.length),
     body: [
-      el("p", {}, "They are shown once. Only hashes of them are stored."),
-      el("table", { tabindex: "0", "aria-label": "Secrets" }, el("thead", {}, el("tr", {}, ...titles)), el("tbody", {}, ...rows)),
-      el("a", { href: file, download: "secrets.csv" }, "Download them as CSV"),
+      el("p", {}, say("They are shown once. Only hashes of them are stored.")),
+      el("table", { tabindex: "0", "aria-label": say("Secrets") }, el("thead", {}, el("tr", {}, ...titles)), el("tbody", {}, ...rows)),
+      el("a", { href: file, download: "secrets.csv" }, say("Download them as CSV")),
     ],
     ok,
-    close: "Close",
+    close: say("Close"),
   }).finally(() => URL.revokeObjectURL(file));
 }

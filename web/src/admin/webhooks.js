@@ -1,22 +1,25 @@
 // Webhooks: the choice of events in a form, the actions of a row, and its deliveries.
 import { fetchAsStaff, getJson } from "../api.js";
 import { el } from "../elements.js";
+import { failureText } from "../refusals.js";
 import { ask } from "./messages.js";
+import { locale, say } from "./texts.js";
 
 const EVENTS = {
-  created: "created", confirmed: "confirmed", assigned: "assigned", at_restaurant: "at the restaurant",
-  picked_up: "picked up", arriving: "arriving", at_customer: "at the customer", delivered: "delivered",
-  cancelled: "cancelled", failed: "failed", late: "late", nearby: "nearby",
+  created: say("created"), confirmed: say("confirmed"), assigned: say("assigned"), at_restaurant: say("at the restaurant"),
+  picked_up: say("picked up"), arriving: say("arriving"), at_customer: say("at the customer"), delivered: say("delivered"),
+  cancelled: say("cancelled"), failed: say("failed"), late: say("late"), nearby: say("nearby"),
 };
-const OFF = { admin: "off", failing: "off: no success for a day", gone: "off: the receiver is gone" };
+const OUTCOMES = { all: say("all"), pending: say("pending"), failed: say("failed"), delivered: say("delivered") };
+const OFF = { admin: say("off"), failing: say("off: no success for a day"), gone: say("off: the receiver is gone") };
 const PAGE = 50;
-const time = (text) => (text ? new Date(text).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }) : "");
+const time = (text) => (text ? new Date(text).toLocaleString(locale, { dateStyle: "short", timeStyle: "medium" }) : "");
 
-export const eventsOf = ({ events }) => (events ? events.map((one) => EVENTS[one.slice(6)]).join(", ") : "all");
+export const eventsOf = ({ events }) => (events ? events.map((one) => EVENTS[one.slice(6)]).join(", ") : say("all"));
 
 export function stateOf(row) {
   if (!row.is_on) return OFF[row.off_reason];
-  return row.failing_since ? `failing since ${time(row.failing_since)}` : "on";
+  return row.failing_since ? say("failing since {}", time(row.failing_since)) : say("on");
 }
 
 /** Checkboxes of events; all of them stands for all that there will be. */
@@ -43,44 +46,44 @@ export function webhookActions(row, page) {
   const doing = (work) => () => work().catch(page.report);
   const turn = doing(async () => {
     await fetchAsStaff(path, { method: "PATCH", body: JSON.stringify({ is_on: !row.is_on }), headers: { "Content-Type": "application/json" } });
-    page.finish(`${row.url} is ${row.is_on ? "off" : "on"}.`);
+    page.finish(row.is_on ? say("{} is off.", row.url) : say("{} is on.", row.url));
   });
   const rotate = () => {
     let answer;
     const act = async () => (answer = await (await fetchAsStaff(`${path}/rotate`, { method: "POST" })).json());
-    const body = [el("p", {}, "For a day, messages have a signature by each of both secrets.")];
-    ask({ title: `A new secret for ${row.url}?`, body, ok: "New secret", act }).then((isDone) => isDone && showWebhookSecret(answer));
+    const body = [el("p", {}, say("For a day, messages have a signature by each of both secrets."))];
+    ask({ title: say("A new secret for {}?", row.url), body, ok: say("New secret"), act }).then((isDone) => isDone && showWebhookSecret(answer));
   };
   const remove = async () => {
     const act = () => fetchAsStaff(path, { method: "DELETE" });
-    const body = [el("p", {}, "Its deliveries go, too: nothing more is sent.")];
-    if (await ask({ title: `Delete ${row.url}?`, body, ok: "Delete", isDestructive: true, act })) page.finish(`${row.url} is deleted.`);
+    const body = [el("p", {}, say("Its deliveries go, too: nothing more is sent."))];
+    if (await ask({ title: say("Delete {}?", row.url), body, ok: say("Delete"), isDestructive: true, act })) page.finish(say("{} is deleted.", row.url));
   };
   return [
-    button(row.is_on ? "Switch off" : "Switch on", turn),
-    button("Deliveries", () => showDeliveries(row)),
-    button("New secret", rotate),
-    button("Delete", remove),
+    button(row.is_on ? say("Switch off") : say("Switch on"), turn),
+    button(say("Deliveries"), () => showDeliveries(row)),
+    button(say("New secret"), rotate),
+    button(say("Delete"), remove),
   ];
 }
 
 /** Show the secret of a new webhook, once. */
 export function showWebhookSecret({ url, secret }) {
   const body = [
-    el("p", {}, "The receiver checks signatures with it. It is shown once."),
+    el("p", {}, say("The receiver checks signatures with it. It is shown once.")),
     el("p", { class: "mono", id: "webhook-secret" }, secret),
   ];
-  return ask({ title: `The secret of ${url}`, body, close: "Close" });
+  return ask({ title: say("The secret of {}", url), body, close: say("Close") });
 }
 
 function showDeliveries({ webhook_id: id, url }) {
   const rows = el("tbody");
-  const older = el("button", { type: "button" }, "Older ones");
+  const older = el("button", { type: "button" }, say("Older ones"));
   const status = el("p", { class: "small", role: "status" });
   const outcome = el(
     "select",
-    { "aria-label": "Which deliveries" },
-    ...["all", "pending", "failed", "delivered"].map((value) => el("option", { value }, value)),
+    { "aria-label": say("Which deliveries") },
+    ...Object.entries(OUTCOMES).map(([value, text]) => el("option", { value }, text)),
   );
   let before = null;
   let loads = 0; // the answer of an earlier choice is dropped
@@ -93,9 +96,9 @@ function showDeliveries({ webhook_id: id, url }) {
       rows.append(...page.deliveries.map((one) => deliveryRow(id, one, status)));
       before = page.deliveries.at(-1)?.delivery_id ?? before;
       older.hidden = page.deliveries.length < PAGE;
-      status.textContent = rows.childElementCount ? "" : "There are none.";
+      status.textContent = rows.childElementCount ? "" : say("There are none.");
     } catch (error) {
-      if (mine === loads) status.textContent = error.message;
+      if (mine === loads) status.textContent = failureText(error);
     }
   };
   const reload = () => {
@@ -105,14 +108,14 @@ function showDeliveries({ webhook_id: id, url }) {
   };
   outcome.addEventListener("change", reload);
   older.addEventListener("click", load);
-  const titles = ["Event", "Order", "At", "State", "Last answer", "Actions"];
+  const titles = [say("Event"), say("Order"), say("At"), say("State"), say("Last answer"), say("Actions")];
   const head = el("thead", {}, el("tr", {}, ...titles.map((text) => el("th", { scope: "col" }, text))));
-  const table = el("table", { tabindex: "0", "aria-label": "Deliveries" }, head, rows);
+  const table = el("table", { tabindex: "0", "aria-label": say("Deliveries") }, head, rows);
   load();
   return ask({
-    title: `Deliveries to ${url}`,
+    title: say("Deliveries to {}", url),
     body: [outcome, status, table, older],
-    close: "Close",
+    close: say("Close"),
   });
 }
 
@@ -120,18 +123,19 @@ function deliveryRow(id, one, status) {
   const send = async () => {
     try {
       await fetchAsStaff(`/webhooks/${id}/deliveries/${one.delivery_id}/send`, { method: "POST" });
-      status.textContent = `${one.event_type} is sent again.`;
+      status.textContent = say("{} is sent again.", one.event_type);
     } catch (error) {
-      status.textContent = error.message;
+      status.textContent = failureText(error);
     }
   };
-  const state = one.due_at ? `${one.outcome}, next ${time(one.due_at)}` : one.outcome;
+  const outcome = OUTCOMES[one.outcome] ?? one.outcome;
+  const state = one.due_at ? say("{}, next {}", outcome, time(one.due_at)) : outcome;
   const texts = [one.event_type.slice(6), one.order_id.slice(0, 8), time(one.created_at), `${state} (${one.attempts})`, one.last_error ?? one.last_status ?? ""];
-  const label = `Send ${one.event_type} of ${one.order_id.slice(0, 8)} again`;
+  const label = say("Send {} of {} again", one.event_type, one.order_id.slice(0, 8));
   return el(
     "tr",
     { "data-delivery": String(one.delivery_id) },
     ...texts.map((text) => el("td", {}, String(text))),
-    el("td", {}, el("button", { type: "button", "aria-label": label, onclick: send }, "Send again")),
+    el("td", {}, el("button", { type: "button", "aria-label": label, onclick: send }, say("Send again"))),
   );
 }

@@ -1,7 +1,8 @@
 // Commands on orders: their labels, and sending them so that a repeat is safe.
 import { ApiProblem, fetchAsStaff, showSignIn, Unauthorized } from "../api.js";
 import { ORDER_STATES } from "../labels.js";
-import { language, say } from "./texts.js";
+import { complaintsOf, problemText } from "../refusals.js";
+import { say } from "./texts.js";
 
 export const COMMANDS = {
   confirm: ["Confirm", "Confirmed."],
@@ -51,8 +52,9 @@ export function failureText(error) {
   if (!(error instanceof ApiProblem) || error.status >= 500) {
     return say("No response: the outcome is unknown. It is safe to try again.");
   }
-  const { current_state: state, allowed, errors } = error.problem;
-  if (errors?.length) return problemText(error.problem, errors.map(({ loc, msg }) => `${loc}: ${msg}`).join("; "));
+  const { current_state: state, allowed } = error.problem;
+  const complaints = complaintsOf(error.problem);
+  if (complaints.length) return problemText(error.problem, complaints.join("; "));
   if (!state) return problemText(error.problem, error.message);
   const label = say(ORDER_STATES[state]?.label ?? state).toLowerCase();
   const possible = (allowed ?? []).filter((one) => COMMANDS[one]).map((one) => say(COMMANDS[one][0]));
@@ -61,14 +63,6 @@ export function failureText(error) {
     label,
     possible.join(", ") || say("nothing more"),
   );
-}
-
-/** A refusal's text: by its type where the page is not in English, else as the server says it. */
-function problemText({ type }, text) {
-  if (language === "en") return text;
-  const slug = type?.split("/").at(-1);
-  const translated = say(`problem ${slug}`);
-  return translated === `problem ${slug}` ? say("The server refused this: {}", text) : translated;
 }
 
 function randomKey() {

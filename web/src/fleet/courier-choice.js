@@ -1,7 +1,8 @@
 // The couriers who may take the selected order, ranked: choose one by radio button or a digit.
 import { AnswerOrder, getJson } from "../api.js";
 import { el } from "../elements.js";
-import { minutes, PRESENCES } from "../labels.js";
+import { PRESENCES } from "../labels.js";
+import { minutes } from "../times.js";
 import { say, since } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);

@@ -1,6 +1,6 @@
 // What the selected order is, and how it ended.
 import { el } from "../elements.js";
-import { clock, dateAndTime } from "../labels.js";
+import { clock, dateAndTime } from "../times.js";
 import { FAILURE_REASONS } from "./commands.js";
 import { say } from "./texts.js";
 

@@ -1,7 +1,8 @@
 // The selected order: what it is, the commands that its state allows, couriers, offers, timeline.
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
-import { clock, ORDER_STATES } from "../labels.js";
+import { ORDER_STATES } from "../labels.js";
+import { clock } from "../times.js";
 import { COMMANDS, failureText, FAILURE_REASONS, send, TAKES_DRIVER } from "./commands.js";
 import { CourierChoice } from "./courier-choice.js";
 import { orderFacts } from "./order-facts.js";

@@ -1,7 +1,8 @@
 // Playback of past positions of one driver, or of all in view; export of a driver's history.
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
 import { el } from "../elements.js";
-import { dateAndTime } from "../labels.js";
+import { complaintText } from "../refusals.js";
+import { dateAndTime } from "../times.js";
 import { say } from "./texts.js";
 import { requestBox } from "./boxes.js";
 
@@ -158,8 +159,8 @@ export class Playback {
 
   #fail(error) {
     if (error instanceof Unauthorized) showSignIn();
-    const detail = error instanceof ApiProblem && error.problem.errors?.[0]?.msg;
-    this.#setStatus(detail ? `Not possible: the end ${detail}.` : say("No response; try again."));
+    const complaint = error instanceof ApiProblem && error.problem.errors?.[0];
+    this.#setStatus(complaint ? say("Not possible: the end {}.", complaintText(complaint)) : say("No response; try again."));
   }
 
   #setPlaying(playing) {

@@ -1,6 +1,7 @@
 // The queue: open orders by minutes to their promise, with filters; arrow keys move in it.
 import { el } from "../elements.js";
-import { duration, ORDER_STATES } from "../labels.js";
+import { ORDER_STATES } from "../labels.js";
+import { duration } from "../times.js";
 import { say, since } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);

@@ -1,7 +1,8 @@
 // An order's timeline: what happened when, and who did it.
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
-import { clockWithSeconds, dateAndTime, ORDER_STATES } from "../labels.js";
+import { ORDER_STATES } from "../labels.js";
+import { clockWithSeconds, dateAndTime } from "../times.js";
 import { FAILURE_REASONS } from "./commands.js";
 import { say } from "./texts.js";
 

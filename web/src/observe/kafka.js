@@ -1,6 +1,7 @@
 // Kafka's topics, groups and messages, as tables. Read only.
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
+import { locale, say } from "./texts.js";
 
 let open = null; // { topic, partition }, whose messages are shown
 let reads = 0; // the answer of one that a later one overtook is dropped
@@ -26,29 +27,33 @@ function topicTable(topics, box) {
     return [
       name,
       partitions.length,
-      kept.toLocaleString(),
-      sum(partitions.map(({ high }) => high)).toLocaleString(),
-      behind ? `${behind} behind` : "in sync",
-      is_readable ? selector(name, partitions, box) : el("span", { class: "muted" }, "not shown"),
+      kept.toLocaleString(locale),
+      sum(partitions.map(({ high }) => high)).toLocaleString(locale),
+      behind ? say("{} behind", behind) : say("in sync"),
+      is_readable ? selector(name, partitions, box) : el("span", { class: "muted" }, say("not shown")),
     ];
   });
-  return table("Topics", ["Topic", "Partitions", "Records kept", "Written in all", "Replicas", "Messages"], rows);
+  return table(
+    say("Topics"),
+    [say("Topic"), say("Partitions"), say("Records kept"), say("Written in all"), say("Replicas"), say("Messages")],
+    rows,
+  );
 }
 
 function selector(topic, partitions, box) {
   const options = partitions.map(({ partition, low, high }) =>
-    el("option", { value: partition }, `partition ${partition} (${high - low})`),
+    el("option", { value: partition }, say("partition {} ({})", partition, high - low)),
   );
   const select = el(
     "select",
     {
-      "aria-label": `Messages of ${topic}`,
+      "aria-label": say("Messages of {}", topic),
       onchange: ({ target }) => {
         open = target.value === "" ? null : { topic, partition: Number(target.value) };
         showKafka(box).catch(() => {}); // the next refresh leaves or explains
       },
     },
-    el("option", { value: "" }, "choose"),
+    el("option", { value: "" }, say("choose")),
     ...options,
   );
   select.value = open?.topic === topic ? String(open.partition) : "";
@@ -60,22 +65,22 @@ function groupTable(groups) {
     name,
     state.toLowerCase(),
     members,
-    offsets.length ? sum(offsets.map(({ lag }) => lag)).toLocaleString() : "kept in the database: see Path of a fix",
+    offsets.length ? sum(offsets.map(({ lag }) => lag)).toLocaleString(locale) : say("kept in the database: see Path of a fix"),
   ]);
-  return table("Consumer groups", ["Group", "State", "Members", "Lag"], rows);
+  return table(say("Consumer groups"), [say("Group"), say("State"), say("Members"), say("Lag")], rows);
 }
 
 function messageTable(messages) {
   const rows = messages.map(({ offset, at, key, value, size_bytes, headers }) => [
     offset,
-    at ? new Date(at).toLocaleString() : "–",
+    at ? new Date(at).toLocaleString(locale) : "–",
     key,
     el("code", {}, value),
     size_bytes,
     Object.entries(headers).map(([name, text]) => `${name}: ${text}`).join(", "),
   ]);
-  const title = `Newest messages of ${open.topic}, partition ${open.partition}`;
-  return table(title, ["Offset", "Time", "Key", "Value", "Bytes", "Headers"], rows);
+  const title = say("Newest messages of {}, partition {}", open.topic, open.partition);
+  return table(title, [say("Offset"), say("Time"), say("Key"), say("Value"), say("Bytes"), say("Headers")], rows);
 }
 
 function table(title, names, rows) {
@@ -94,7 +99,7 @@ function table(title, names, rows) {
         "table",
         {},
         el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))),
-        el("tbody", {}, ...(rows.length ? rows : [["none"]]).map((row) => el("tr", {}, ...row.map(cell)))),
+        el("tbody", {}, ...(rows.length ? rows : [[say("none")]]).map((row) => el("tr", {}, ...row.map(cell)))),
       ),
     ),
   );

@@ -3,7 +3,8 @@ import uPlot from "uplot";
 import { getJson } from "../api.js";
 import { axis } from "../chart-axis.js";
 import { el } from "../elements.js";
-import { clock } from "../labels.js";
+import { clock } from "../times.js";
+import { decimal, locale, say } from "./texts.js";
 
 const HEIGHT = 190;
 const COLOURS = ["#2f6fed", "#d9480f", "#2b8a3e", "#9c36b5", "#b88400", "#0b7285", "#c2255c", "#868e96"];
@@ -22,7 +23,7 @@ function format(value, unit) {
   return unit === "per second" ? `${text}/s` : text;
 }
 
-const short = (value) => Number(value.toPrecision(3)).toString();
+const short = (value) => decimal(Number(value.toPrecision(3)));
 
 export class PanelChart {
   constructor(panel) {
@@ -31,8 +32,8 @@ export class PanelChart {
     this.element = el(
       "article",
       { class: "panel" },
-      el("h2", {}, panel.title),
-      panel.note ? el("p", { class: "muted small" }, panel.note) : null,
+      el("h2", {}, say(panel.title)),
+      panel.note ? el("p", { class: "muted small" }, say(panel.note)) : null,
       this.box,
     );
     this.labels = null;
@@ -56,9 +57,9 @@ export class PanelChart {
       this.plot.setData(data);
     }
     this.#showNewest();
-    const text = series.map(({ label, values }) => `${label} ${format(values.at(-1), this.panel.unit)}`);
+    const text = series.map(({ label, values }) => `${say(label)} ${format(values.at(-1), this.panel.unit)}`);
     this.box.setAttribute("role", "img");
-    this.box.setAttribute("aria-label", `${this.panel.title}: ${text.join(", ") || "no data"}`);
+    this.box.setAttribute("aria-label", `${say(this.panel.title)}: ${text.join(", ") || say("no data")}`);
   }
 
   destroy() {
@@ -81,9 +82,9 @@ export class PanelChart {
           axis({ size: 76, values: (_plot, ticks) => ticks.map((tick) => format(tick, this.panel.unit)) }),
         ],
         series: [
-          { value: (_plot, one) => (one ? new Date(one * 1000).toLocaleTimeString() : "–") },
+          { label: say("Time"), value: (_plot, one) => (one ? new Date(one * 1000).toLocaleTimeString(locale) : "–") },
           ...series.map(({ label }, index) => ({
-            label,
+            label: say(label),
             value,
             stroke: COLOURS[index % COLOURS.length],
             dash: index < COLOURS.length ? undefined : [6, 4],

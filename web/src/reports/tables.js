@@ -1,25 +1,26 @@
 // The tables of a day's report.
 import { el } from "../elements.js";
-import { duration } from "../labels.js";
+import { duration } from "../times.js";
+import { decimal, say } from "./texts.js";
 
 const STAGES = {
-  confirm: "Until confirmed",
-  assign: "Until a courier is found",
-  to_restaurant: "To the restaurant",
-  at_restaurant: "At the restaurant",
-  to_customer: "To the customer",
-  at_customer: "At the door",
-  whole: "In all",
+  confirm: say("Until confirmed"),
+  assign: say("Until a courier is found"),
+  to_restaurant: say("To the restaurant"),
+  at_restaurant: say("At the restaurant"),
+  to_customer: say("To the customer"),
+  at_customer: say("At the door"),
+  whole: say("In all"),
 };
 const REASONS = {
-  customer_absent: "Customer absent",
-  wrong_address: "Wrong address",
-  refused: "Refused",
-  damaged: "Damaged",
-  accident: "Accident",
-  other: "Other",
+  customer_absent: say("Customer absent"),
+  wrong_address: say("Wrong address"),
+  refused: say("Refused"),
+  damaged: say("Damaged"),
+  accident: say("Accident"),
+  other: say("Other"),
 };
-const ACTORS = { staff: "staff", driver: "courier", customer: "customer" };
+const ACTORS = { staff: say("staff"), driver: say("courier"), customer: say("customer") };
 const time = (seconds) => (seconds === null ? "–" : duration(seconds));
 
 /** The sections of a report. */
@@ -27,34 +28,34 @@ export function sections(report) {
   const { total, restaurants, reasons, drivers } = report;
   const names = new Map(restaurants.map((one) => [one.restaurant_id, one.name]));
   return [
-    el("h2", {}, "Orders"),
+    el("h2", {}, say("Orders")),
     tiles([
-      ["Created", total.orders],
-      ["Delivered", total.delivered],
-      ["Failed", total.failed],
-      ["Cancelled", total.cancelled],
-      ["Still open", total.open],
+      [say("Created"), total.orders],
+      [say("Delivered"), total.delivered],
+      [say("Failed"), total.failed],
+      [say("Cancelled"), total.cancelled],
+      [say("Still open"), total.open],
     ]),
-    el("h2", {}, "Against the promised window"),
+    el("h2", {}, say("Against the promised window")),
     tiles([
-      ["With a window", total.promise.delivered],
-      ["In it", total.promise.in_window],
-      ["Early", total.promise.early],
-      ["Late", total.promise.late],
-      ["Late by, median", time(total.promise.late_p50_s)],
-      ["Late by, most", time(total.promise.late_max_s)],
-      ["Open and late", total.promise.open_late],
+      [say("With a window"), total.promise.delivered],
+      [say("In it"), total.promise.in_window],
+      [say("Early"), total.promise.early],
+      [say("Late"), total.promise.late],
+      [say("Late by, median"), time(total.promise.late_p50_s)],
+      [say("Late by, most"), time(total.promise.late_max_s)],
+      [say("Open and late"), total.promise.open_late],
     ]),
-    el("h2", {}, "Time per stage"),
+    el("h2", {}, say("Time per stage")),
     table(
-      "Time per stage",
-      ["Stage", "Orders", "Median", "90 % within"],
+      say("Time per stage"),
+      [say("Stage"), say("Orders"), say("Median"), say("90 % within")],
       total.stages.map((one) => [STAGES[one.stage], one.orders, time(one.p50_s), time(one.p90_s)]),
     ),
-    el("h2", {}, "Restaurants"),
+    el("h2", {}, say("Restaurants")),
     table(
-      "Restaurants",
-      ["Restaurant", "Orders", "Delivered", "Failed", "Cancelled", "Late", "At the restaurant", "In all"],
+      say("Restaurants"),
+      [say("Restaurant"), say("Orders"), say("Delivered"), say("Failed"), say("Cancelled"), say("Late"), say("At the restaurant"), say("In all")],
       restaurants.map((one) => [
         one.name,
         one.orders,
@@ -66,22 +67,22 @@ export function sections(report) {
         time(median(one, "whole")),
       ]),
     ),
-    el("h2", {}, "Failed and cancelled"),
+    el("h2", {}, say("Failed and cancelled")),
     table(
-      "Failed and cancelled",
-      ["Restaurant", "What", "By", "Reason", "Orders"],
+      say("Failed and cancelled"),
+      [say("Restaurant"), say("What"), say("By"), say("Reason"), say("Orders")],
       reasons.map((one) => [
         names.get(one.restaurant_id) ?? String(one.restaurant_id),
-        one.state === "failed" ? "Failed" : "Cancelled",
+        one.state === "failed" ? say("Failed") : say("Cancelled"),
         ACTORS[one.by] ?? one.by,
-        one.reason === null ? "none given" : (REASONS[one.reason] ?? one.reason),
+        one.reason === null ? say("none given") : (REASONS[one.reason] ?? one.reason),
         one.orders,
       ]),
     ),
-    el("h2", {}, "Drivers"),
+    el("h2", {}, say("Drivers")),
     table(
-      "Drivers",
-      ["Driver", "Orders", "Delivered", "Failed", "Cancelled", "Given up", "Kilometres"],
+      say("Drivers"),
+      [say("Driver"), say("Orders"), say("Delivered"), say("Failed"), say("Cancelled"), say("Given up"), say("Kilometres")],
       drivers.map((one) => [
         one.name === one.driver_id ? one.name : `${one.name} (${one.driver_id})`,
         one.assignments,
@@ -89,10 +90,10 @@ export function sections(report) {
         one.failed,
         one.cancelled,
         one.given_up,
-        one.distance_km.toFixed(1),
+        decimal(one.distance_km.toFixed(1)),
       ]),
     ),
-    report.more_drivers ? el("p", { class: "muted" }, "There are more drivers than a report shows.") : "",
+    report.more_drivers ? el("p", { class: "muted" }, say("There are more drivers than a report shows.")) : "",
   ];
 }
 
@@ -106,7 +107,7 @@ function tiles(pairs) {
 
 /** The first column names the row, the others are numbers, durations or short texts. */
 function table(name, columns, rows) {
-  if (rows.length === 0) return el("p", { class: "muted" }, "None.");
+  if (rows.length === 0) return el("p", { class: "muted" }, say("None."));
   const isNumber = columns.map((_, n) => typeof rows[0][n] === "number" || /^[\d–]/.test(rows[0][n]));
   const align = (n) => (isNumber[n] && n > 0 ? "number" : null);
   return el(
