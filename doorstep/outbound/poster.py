@@ -88,7 +88,7 @@ class Poster:
             await answer.aclose()
 
     def close(self) -> None:
-        """Look no more names up. Clients are closed by their owners."""
+        """Stop looking names up. Clients are closed by their owners."""
         self._resolver.close()
 
 

@@ -102,7 +102,7 @@ class WebPushNotifier:
             raise RequestFailed(str(exc)) from exc
 
     async def close(self) -> None:
-        """Look no more names up."""
+        """Stop looking names up."""
         self._poster.close()
 
 
