@@ -261,6 +261,8 @@ def build_service(settings: Settings) -> FastAPI:
             finally:
                 for task in tasks:
                     task.cancel()
+                if worker is not None:
+                    await worker.close()
                 kafka_view.close()
                 await live.close()
                 await app.state.context.read_log.flush_or_log()

@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from doorstep.outbound.destination import DestinationRules
 from doorstep.store.pool import open_pool
 from doorstep.telemetry import serve_telemetry
-from webhooks.destination import DestinationRules
 from webhooks.dispatcher import Dispatcher
 from webhooks.queue import DatabaseQueue
 from webhooks.retries import RetrySchedule

@@ -89,6 +89,30 @@ def test_receiver__that_loses_delays_and_doubles__has_every_event_once_and_in_or
     assert receiver.requests > len(receiver.recorded)  # and some were lost
 
 
+def overtakings(receiver: Receiver) -> int:
+    """How often an event was recorded after a later one of its order."""
+    latest: dict[str, int] = {}
+    found = 0
+    for event in receiver.recorded:
+        order_id, n = event["data"]["order_id"], PATH.index(event["type"])
+        found += n < latest.get(order_id, 0)
+        latest[order_id] = max(n, latest.get(order_id, 0))
+    return found
+
+
+def test_receiver__that_records_attempts_after_their_time_out__has_every_event_once_and_in_order(
+    fleet: Fleet, database: Database, receivers: list[Receiver]
+) -> None:
+    receivers.append(Receiver(fates(13, overtaken=0.2), overtaken_s=3))
+    [receiver] = receivers
+    add_hook(fleet, receiver.url)
+    with webhooks_service(database, WEBHOOK_TIMEOUT_S="1"):
+        orders = deliver_orders(fleet)
+        assert wait_until(lambda: pending(fleet) == 0 and receiver.held == 0)
+    assert_each_once_in_order(receiver, orders)
+    assert overtakings(receiver) > 0
+
+
 def test_service__killed_again_and_again__loses_no_event(
     fleet: Fleet, database: Database, receivers: list[Receiver]
 ) -> None:

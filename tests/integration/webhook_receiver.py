@@ -1,4 +1,4 @@
-"""A receiver of webhooks that loses, delays and doubles, and the service that sends to it."""
+"""A receiver of webhooks that loses, delays, doubles and reorders, and the service itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.database import Database
 
-Fate = str  # ok, delayed, lost, refused, doubled
+Fate = str  # ok, delayed, lost, refused, doubled, overtaken
 
 
 class Receiver:
@@ -25,14 +25,21 @@ class Receiver:
 
     ok, delayed: recorded and answered. lost: the connection ends before the message is recorded.
     refused: 500, not recorded. doubled: recorded, and the connection ends without an answer.
+    overtaken: recorded after `overtaken_s`, when its sender has long timed out and tried again.
     """
 
-    def __init__(self, fates: Callable[[], Fate] = lambda: "ok", delay_s: float = 0.15) -> None:
+    def __init__(
+        self,
+        fates: Callable[[], Fate] = lambda: "ok",
+        delay_s: float = 0.15,
+        overtaken_s: float = 3.0,
+    ) -> None:
         self.recorded: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.requests = 0
+        self.held = 0  # requests that are not recorded yet
         self._fates = fates
-        self._delay_s = delay_s
+        self._pauses_s = {"delayed": delay_s, "overtaken": overtaken_s}
         self._lock = threading.Lock()
         receiver = self
 
@@ -62,10 +69,11 @@ class Receiver:
         with self._lock:
             fate = self._fates()
             self.requests += 1
-        if fate == "delayed":
-            time.sleep(self._delay_s)
-        if fate in ("ok", "delayed", "doubled"):
-            with self._lock:
+            self.held += 1
+        time.sleep(self._pauses_s.get(fate, 0.0))
+        with self._lock:
+            self.held -= 1
+            if fate not in ("lost", "refused"):
                 headers = {name.lower(): value for name, value in request.headers.items()}
                 self.headers.append(headers)
                 self.recorded.append({"id": headers["webhook-id"], **json.loads(body)})

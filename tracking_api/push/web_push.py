@@ -1,28 +1,29 @@
-"""Web push (RFC 8030, 8291, 8292): encrypted for the browser, signed with the stack's VAPID key."""
+"""Web push (RFC 8030, 8291, 8292): encrypted for the browser, signed with the stack's VAPID key.
+
+An endpoint comes from a browser, and may name any host.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from base64 import urlsafe_b64encode
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from doorstep.outbound.destination import DestinationRules, RequestFailed
+from doorstep.outbound.poster import Poster
 from doorstep.telemetry import get_logger
-from tracking_api.push.notifier import Notification, Outcome
+from tracking_api.push.notifier import Notification, Outcome, Recipient
 from tracking_api.push.texts import title_of
-
-if TYPE_CHECKING:
-    import requests
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 TIMEOUT_S = 10.0
 TTL_S = {"nearby": 300, "delivered": 3600}  # a phone that comes back later gets no old news
+SIGNED_FOR_S = 43_200  # RFC 8292 allows 24 h
 GONE = (404, 410)
 
 
@@ -50,54 +51,86 @@ class WebPushNotifier:
         self,
         key: VapidKey,
         contact: str,
-        new_session: Callable[[], requests.Session] | None = None,
+        rules: DestinationRules | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """`contact` is a mailto: or https: URL, by which a push service reaches the operator.
 
-        Without `new_session`, sends to public addresses only.
+        Without `rules`, sends to public addresses only. `timeout_s` bounds a whole request.
         """
         self._key = key
         self._contact = contact
-        self._new_session = new_session
+        self._poster = Poster(rules or DestinationRules(), timeout_s)
 
     async def send(self, notification: Notification) -> Outcome:
-        """Send in a thread."""
-        return await asyncio.to_thread(partial(self._send, notification))
+        """Send over a connection of its own, so that no endpoint delays another."""
+        recipient = notification.recipient
+        try:
+            body = _encrypt(recipient, _payload(notification))
+        except ValueError:  # 65 bytes that are no point of the curve
+            return "gone"
+        try:
+            headers = {
+                "content-encoding": "aes128gcm",
+                "content-type": "application/octet-stream",
+                "ttl": str(TTL_S[notification.kind]),
+                "urgency": "high",
+                "authorization": self._authorization(recipient.endpoint),
+            }
+            async with self._poster.new_client() as client:
+                answer = await self._poster.post(client, recipient.endpoint, headers, body)
+        except RequestFailed as exc:
+            get_logger().info("push_failed", reason=type(exc.__cause__ or exc).__name__)
+            return "failed"
+        if 200 <= answer.status < 300:
+            return "sent"
+        return "gone" if answer.status in GONE else "failed"
 
-    def _send(self, notification: Notification) -> Outcome:
-        # Imported here: they take 11 MiB, and many processes send nothing.
-        import requests
-        from py_vapid import Vapid02
-        from pywebpush import WebPushException, webpush
+    def _authorization(self, endpoint: str) -> str:
+        # Imported here, as http_ece is: many processes send nothing.
+        from py_vapid import Vapid02, VapidException
 
-        from tracking_api.push.guarded_session import guarded_session
-
-        recipient, kind = notification.recipient, notification.kind
-        payload = {
-            "title": title_of(kind, recipient.language),
-            "tag": str(notification.order_id),
-            "url": f"/t/{notification.order_id}",
-            "language": recipient.language,
+        parts = urlsplit(endpoint)
+        claims = {
+            "aud": f"{parts.scheme}://{parts.netloc}",
+            "exp": int(time.time()) + SIGNED_FOR_S,
+            "sub": self._contact,
         }
         try:
-            with (self._new_session or guarded_session)() as session:
-                webpush(
-                    {
-                        "endpoint": recipient.endpoint,
-                        "keys": {"p256dh": recipient.p256dh, "auth": recipient.auth},
-                    },
-                    json.dumps(payload),
-                    vapid_private_key=Vapid02(private_key=self._key.private),
-                    vapid_claims={"sub": self._contact},
-                    ttl=TTL_S[kind],
-                    headers={"Urgency": "high"},
-                    timeout=TIMEOUT_S,
-                    requests_session=session,
-                )
-        except WebPushException as exc:
-            status = exc.response.status_code if exc.response is not None else None
-            return "gone" if status in GONE else "failed"
-        except (requests.RequestException, ValueError) as exc:
-            get_logger().info("push_failed", reason=type(exc).__name__)
-            return "failed"
-        return "sent"
+            return str(Vapid02(private_key=self._key.private).sign(claims)["Authorization"])
+        except VapidException as exc:  # the contact is neither mailto: nor https:
+            raise RequestFailed(str(exc)) from exc
+
+    async def close(self) -> None:
+        """Stop looking names up."""
+        self._poster.close()
+
+
+def _payload(notification: Notification) -> bytes:
+    language = notification.recipient.language
+    payload = {
+        "title": title_of(notification.kind, language),
+        "tag": str(notification.order_id),
+        "url": f"/t/{notification.order_id}",
+        "language": language,
+    }
+    return json.dumps(payload).encode()
+
+
+def _encrypt(recipient: Recipient, payload: bytes) -> bytes:
+    """Encrypt for a browser (RFC 8291). Raises ValueError for keys that are none."""
+    import http_ece
+
+    return bytes(
+        http_ece.encrypt(
+            payload,
+            private_key=ec.generate_private_key(ec.SECP256R1()),
+            dh=_decode(recipient.p256dh),
+            auth_secret=_decode(recipient.auth),
+            version="aes128gcm",
+        )
+    )
+
+
+def _decode(key: str) -> bytes:
+    return urlsafe_b64decode(key + "=" * (-len(key) % 4))

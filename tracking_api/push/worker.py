@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from prometheus_client import Counter
 
@@ -23,7 +24,8 @@ SENT = Counter("doorstep_push_notifications", "Notifications.", ["kind", "outcom
 PAUSE_S = 1.0  # between two looks at the database
 SWEEP_S = 30.0
 RETRIES_AFTER_S = (5.0, 30.0)
-MAX_AT_ONCE = 20
+MAX_AT_ONCE = 200  # sockets; a customer chooses the endpoint, and it may answer slowly
+MAX_OF_ORDER = 2
 
 
 class PushWorker:
@@ -41,6 +43,7 @@ class PushWorker:
         self._changed: set[UUID] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._order_slots: WeakValueDictionary[UUID, asyncio.Semaphore] = WeakValueDictionary()
         self._sending: set[asyncio.Task[None]] = set()
 
     def orders_changed(self, order_ids: Iterable[UUID]) -> None:
@@ -80,9 +83,20 @@ class PushWorker:
         """Wait until everything taken is sent or given up."""
         await asyncio.gather(*self._sending)
 
+    async def close(self) -> None:
+        """Give up what is being sent."""
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        await self._notifier.close()
+
     async def _send(self, notification: Notification) -> None:
+        # its order's slot first, so that no order waits in the slots of all
+        order_slots = self._order_slots.setdefault(
+            notification.order_id, asyncio.Semaphore(MAX_OF_ORDER)
+        )
         for pause_s in (*self._retries_after_s, None):
-            async with self._slots:
+            async with order_slots, self._slots:
                 outcome = await self._notifier.send(notification)
             if outcome != "failed" or pause_s is None:
                 break

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
-import socket
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection
 from uuid import UUID, uuid4
 
 import http_ece
 import pytest
-import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from py_vapid import Vapid02
 
 from doorstep.errors import StoreUnavailable
+from doorstep.outbound.destination import DestinationRules
 from doorstep.public_addresses import is_public_address
-from tracking_api.push.guarded_session import guarded_session
+from tests.unit.doorstep.http_peer import answering, peer
 from tracking_api.push.notifier import Kind, Notification, Outcome, Recipient
 from tracking_api.push.texts import TITLES, title_of
 from tracking_api.push.web_push import VapidKey, WebPushNotifier
 from tracking_api.push.worker import PushWorker
 
 ENDPOINT = "https://push.example.org/send/1"
+CONTACT = "mailto:ops@example.org"
+KEY = VapidKey("secret")
+ORDER_ID = UUID(int=7)
 
 
 def notification(kind: Kind = "nearby", endpoint: str = ENDPOINT) -> Notification:
@@ -55,6 +59,8 @@ class FakeNotifier:
     async def send(self, notification: Notification) -> Outcome:
         self.sent.append(notification)
         return self.outcomes.pop(0)
+
+    async def close(self) -> None: ...
 
 
 async def sent_by(store: FakeStore, notifier: FakeNotifier) -> None:
@@ -115,37 +121,6 @@ def test_address__of_the_internet_or_not__is_told_apart(address, is_public):
     assert is_public_address(address) is is_public
 
 
-def test_session__name_that_leads_inside__connects_to_nothing(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", listener.getsockname())]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: inside)
-        with guarded_session() as session, pytest.raises(requests.ConnectionError, match="public"):
-            session.post("https://push.example.org/x", timeout=5)
-        listener.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            listener.accept()
-
-
-def test_session__without_https__is_refused():
-    with guarded_session() as session, pytest.raises(requests.exceptions.InvalidSchema):
-        session.get("http://push.example.org/x", timeout=5)
-
-
-class Answering(requests.Session):
-    """Answers each request itself, and keeps it."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__()
-        self.status = status
-        self.posted: list[tuple[str, dict[str, str], bytes]] = []
-
-    def post(self, url, data=None, json=None, **options):
-        self.posted.append((url, options["headers"], data))
-        answer = requests.Response()
-        answer.status_code = self.status
-        return answer
-
-
 def browser() -> tuple[ec.EllipticCurvePrivateKey, bytes, Recipient]:
     """A browser's private key and secret, and what it gives away of them."""
     private, secret = ec.generate_private_key(ec.SECP256R1()), os.urandom(16)
@@ -154,18 +129,61 @@ def browser() -> tuple[ec.EllipticCurvePrivateKey, bytes, Recipient]:
     return private, secret, Recipient(ENDPOINT, key, auth, "de")
 
 
-@pytest.mark.parametrize(("status", "outcome"), [(201, "sent"), (410, "gone"), (503, "failed")])
+def notifier_on_loopback(key: VapidKey = KEY, contact: str = CONTACT) -> WebPushNotifier:
+    return WebPushNotifier(key, contact, DestinationRules(allow_loopback=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(201, "sent"), (307, "failed"), (410, "gone"), (503, "failed")]
+)
 async def test_web_push__answer_of_the_push_service__decides(status, outcome):
-    session, (private, secret, recipient) = Answering(status), browser()
-    notifier = WebPushNotifier(VapidKey("secret"), "mailto:ops@example.org", lambda: session)
-    order_id = UUID(int=7)
-    assert await notifier.send(Notification(order_id, "delivered", recipient)) == outcome
-    [(url, headers, data)] = session.posted
-    assert url == ENDPOINT
-    assert headers["Authorization"].startswith("vapid t=")
-    read = http_ece.decrypt(data, private_key=private, auth_secret=secret, version="aes128gcm")
-    assert title_of("delivered", "de") in read.decode()
-    assert f"/t/{order_id}" in read.decode()
+    (private, secret, recipient), notifier = browser(), notifier_on_loopback()
+    async with peer(answering(status)) as service:
+        to = recipient._replace(endpoint=service.url)
+        assert await notifier.send(Notification(ORDER_ID, "delivered", to)) == outcome
+    await notifier.close()
+    [(headers, body)] = service.requests
+    assert (headers["content-encoding"], headers["ttl"]) == ("aes128gcm", "3600")
+    read = http_ece.decrypt(body, private_key=private, auth_secret=secret, version="aes128gcm")
+    payload = json.loads(read)
+    assert (payload["title"], payload["url"]) == (title_of("delivered", "de"), f"/t/{ORDER_ID}")
+
+
+async def test_web_push__signature__is_of_the_key_for_the_origin():
+    notifier = notifier_on_loopback()
+    async with peer(answering(201)) as service:
+        to = browser()[2]._replace(endpoint=service.url)
+        await notifier.send(Notification(ORDER_ID, "nearby", to))
+    await notifier.close()
+    [(headers, _)] = service.requests
+    assert Vapid02.verify(headers["authorization"])
+    assert headers["authorization"].endswith(f",k={KEY.public}")
+    claims = headers["authorization"].split("t=")[1].split(".")[1]
+    origin, contact = service.url.removesuffix("/x"), CONTACT
+    found = json.loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    assert (found["aud"], found["sub"]) == (origin, contact)
+
+
+async def test_web_push__key_that_is_no_point_of_the_curve__is_gone():
+    no_point = urlsafe_b64encode(b"\x04" + b"\x01" * 64).decode()
+    notifier, to = notifier_on_loopback(), browser()[2]._replace(p256dh=no_point)
+    assert await notifier.send(Notification(ORDER_ID, "nearby", to)) == "gone"
+    await notifier.close()
+
+
+async def test_web_push__contact_that_push_services_refuse__fails():
+    notifier, to = notifier_on_loopback(contact="http://127.0.0.1:8000"), browser()[2]
+    assert await notifier.send(Notification(ORDER_ID, "nearby", to)) == "failed"
+    await notifier.close()
+
+
+async def test_web_push__endpoint_inside_the_network__is_not_connected_to():
+    notifier = WebPushNotifier(KEY, CONTACT)
+    async with peer(answering(201)) as service:
+        to = browser()[2]._replace(endpoint=service.url.replace("http:", "https:"))
+        assert await notifier.send(Notification(ORDER_ID, "nearby", to)) == "failed"
+    await notifier.close()
+    assert service.requests == []
 
 
 def test_vapid_key__same_secret__is_the_same_key():

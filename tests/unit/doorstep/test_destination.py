@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from webhooks.destination import (
+from doorstep.outbound.destination import (
     Address,
     DestinationRules,
     ForbiddenDestination,

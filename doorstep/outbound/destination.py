@@ -20,12 +20,16 @@ from doorstep.public_addresses import is_public
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-MAX_RESOLVING = 100  # threads: one per name, of 100 webhooks
+MAX_RESOLVING = 100  # threads: one per name, of 100 webhooks or of push services
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class ForbiddenDestination(DoorstepError):
-    """Webhooks are not sent to this address."""
+class RequestFailed(DoorstepError):
+    """A request to an address that others chose had no answer."""
+
+
+class ForbiddenDestination(RequestFailed):
+    """Nothing is sent to this address."""
 
 
 @dataclass(frozen=True, slots=True)

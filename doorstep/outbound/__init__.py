@@ -1,0 +1,1 @@
+"""Requests to addresses that others chose: webhooks' receivers, browsers' push services."""
