@@ -82,8 +82,8 @@ async def test_fleet__states__differ_in_colour_for_every_colour_vision_and_in_sy
     page = await open_page(f"/fleet#{city.staff_token}")
     assert await eventually(lambda: fleet_value(page, "drawn")) == 3
     symbols = await page.evaluate(SYMBOLS)
-    assert len(symbols) == 7
-    assert len({one["image"] for one in symbols}) == 7  # shape and letter, without the colour
+    assert len(symbols) == 8  # with the one of those on the way back
+    assert len({one["image"] for one in symbols}) == 8  # shape and letter, without the colour
     for name, matrix in DEFICIENCIES.items():
         for one, other in itertools.combinations(symbols, 2):
             apart = math.dist(lab(one["fill"], matrix), lab(other["fill"], matrix))

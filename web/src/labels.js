@@ -12,7 +12,7 @@ export const DRIVER_STATES = {
   off_duty: { label: "Off duty", colour: "#7a7f88", shape: "circle", letter: "O" },
 };
 // An available courier who takes a failed order back; the server's states do not tell it.
-export const RETURNING = { label: "On the way back", colour: "#cc79a7", shape: "diamond", letter: "←" };
+export const RETURNING = { label: "On the way back", colour: "#701f5f", shape: "diamond", letter: "←" };
 export const PAST_SYMBOL = { label: "Past position", colour: "#a05fb4", shape: "ring", letter: "" };
 export const UNKNOWN_SYMBOL = { ...DRIVER_STATES.off_duty, letter: "?" };
 
