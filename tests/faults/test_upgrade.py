@@ -28,7 +28,7 @@ from tests.faults.environment import EnvironmentSettings, FaultEnvironment
 from tests.faults.fault_stack import FaultStack
 from tests.faults.previous_release import RELEASES, PreviousRelease, Release, runs_from
 from tests.faults.releases import fetched
-from tests.faults.upgrade_steps import Steps, is_allowed, summary
+from tests.faults.upgrade_responses import is_allowed, summary
 from tests.faults.viewer_pool import ViewerPool
 from tests.faults.viewers import orders_under_way, viewer_pool_of
 
@@ -127,7 +127,7 @@ def test_upgrade__from_an_earlier_release_under_load__loses_nothing_and_streams_
 ) -> None:
     before, revision, published = env.folders(), env.revision(), env.load.published()
     assert set(before.values()) == {env.release.project}
-    steps = Steps()
+    steps: list[str] = []
     with (
         orders_under_way(env) as orders,
         viewer_pool_of(env, orders, VIEWERS) as pool,
@@ -137,7 +137,7 @@ def test_upgrade__from_an_earlier_release_under_load__loses_nothing_and_streams_
         callers.wait_steady()
         began = time.monotonic()
 
-        upgrade(env.stack, steps.add)
+        upgrade(env.stack, steps.append)
         env.started.is_upgraded = True
 
         ended = time.monotonic()
@@ -149,26 +149,26 @@ def test_upgrade__from_an_earlier_release_under_load__loses_nothing_and_streams_
     print(
         f"from {env.release.name}, {revision} to {env.revision()}, in {ended - began:.1f} s: "
         f"{result.commit_acked} fixes acknowledged, {result.lost} lost, {result.duplicates} twice, "
-        f"{lost} acknowledged PATCHes lost; {summary(responses)}; steps: {'; '.join(steps.lines)}"
+        f"{lost} acknowledged PATCHes lost; {summary(responses)}; steps: {'; '.join(steps)}"
     )
     assert result.ok, result.violations
     assert (result.lost, result.duplicates, lost) == (0, 0, 0)
     assert result.commit_acked > 0
-    assert {one for one in responses if not is_allowed(one, steps)} == set()
+    assert {one for one in responses if not is_allowed(one)} == set()
     assert env.folders() == dict.fromkeys((*SERVICES, SUPERVISOR_GUARD), PROJECT)
     assert env.revision() == max(recorded_fingerprints())
 
 
 @pytest.mark.parametrize("env", RELEASES[:1], indirect=True, ids=[RELEASES[0].version])
 def test_upgrade__again__is_the_same_and_processes_are_found(env: UpgradeEnvironment) -> None:
-    published, bridge, steps = env.load.published(), env.pid("bridge"), Steps()
+    published, bridge, steps = env.load.published(), env.pid("bridge"), list[str]()
 
     with Callers(env.stack, retries=RETRIES) as callers:
         callers.wait_steady()
-        upgrade(env.stack, steps.add)
+        upgrade(env.stack, steps.append)
         callers.wait_steady()
 
-    assert {one for one in callers.responses if not is_allowed(one, steps)} == set()
+    assert {one for one in callers.responses if not is_allowed(one)} == set()
     assert callers.lost() == 0
     assert env.pid("bridge") != bridge
     assert len(env.stack.supervisor.groups("services")) == 1
