@@ -81,7 +81,7 @@ async def _drive(options: argparse.Namespace, settings: DeviceSettings) -> int:
             done, _ = await asyncio.wait({*work, stopped}, return_when="FIRST_COMPLETED")
             for task in (*work, stopped):
                 task.cancel()
-            left = await vans.stop(2 * settings.ack_every_s + 5)
+            left = await vans.stop()
             for task in done - {stopped}:
                 await task  # raises the error that ended it
     if left:

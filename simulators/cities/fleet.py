@@ -16,6 +16,7 @@ from doorstep.telemetry import get_logger
 from simulators.api import Api
 from simulators.cities.atlas import City
 from simulators.cities.van import SPEED_MPS, Van
+from simulators.draining import drain
 
 PREFIX, MAX_VANS = "city-", 500  # as doorstep.provision.CITIES, which `./run cities` registers
 REPORT_EVERY_S = 4.0
@@ -61,9 +62,8 @@ class Vans:
         self._target = min(max(0, count), MAX_VANS)
 
     @property
-    def pending(self) -> int:
-        """The number of fixes that the committed watermark does not cover."""
-        return sum(device.pending for _, device, _ in self._vans.values())
+    def _devices(self) -> list[Device]:
+        return [device for _, device, _ in self._vans.values()]
 
     @property
     def running(self) -> set[str]:
@@ -77,15 +77,9 @@ class Vans:
             self._publish_fixes()
             await asyncio.sleep(TICK_S)
 
-    async def stop(self, timeout_s: float) -> int:
+    async def stop(self) -> int:
         """Stop all vans once their fixes are committed. Returns the number of fixes left."""
-        for _, device, _ in self._vans.values():
-            device.flush()
-        deadline = time.monotonic() + timeout_s
-        while self.pending and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
-            self._journal.commit()
-        left = self.pending
+        left = await drain(self._devices, self._journal, self._settings.ack_every_s)
         await asyncio.gather(*(self._leave(one) for one in list(self._vans)))
         self._journal.commit()
         return left

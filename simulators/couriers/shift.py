@@ -30,6 +30,7 @@ from simulators.couriers.demand import Demand, place_door, place_restaurant, pla
 from simulators.couriers.job import Job, Stage
 from simulators.couriers.orders import Dispatch
 from simulators.couriers.streets import Point, load_streets
+from simulators.draining import drain, pending_of
 
 REPORT_EVERY_S = 4.0
 TICK_S = 0.04  # fixes that fall due within a tick share one fsync
@@ -113,7 +114,6 @@ class Shift:
         self._unregistered_id = ""  # the courier that was not registered at the last try
         self._off_shift: set[str] = set()  # off duty, because the target is lower
         self._starting = asyncio.Semaphore(START_PARALLEL)
-        self._drain_s = 2 * settings.ack_every_s + 5
         self._published = 0
         self._started_at = time.monotonic()
 
@@ -145,7 +145,8 @@ class Shift:
                 raise unwrap_error(failure)
         work.cancel()
         self._dispatch.stop()
-        left, _ = await asyncio.gather(self._wait_committed(), self._end_duty())
+        draining = drain(self._devices.values(), self._journal, self._settings.ack_every_s)
+        left, _ = await asyncio.gather(draining, self._end_duty())
         for device in self._devices.values():
             await device.stop()
         await asyncio.gather(*self._device_tasks)
@@ -219,17 +220,6 @@ class Shift:
                 elif await courier.go_off_duty():
                     self._off_shift.add(driver_id)
 
-    async def _wait_committed(self) -> int:
-        for device in self._devices.values():
-            device.flush()
-        fewest, deadline = self.pending, time.monotonic() + self._drain_s
-        while (left := self.pending) and time.monotonic() < deadline:
-            if left < fewest:
-                fewest, deadline = left, time.monotonic() + self._drain_s
-            await asyncio.sleep(0.2)
-            self._journal.commit()
-        return left
-
     async def _end_duty(self) -> None:
         """Send couriers without an order off duty, so that they get no more orders."""
         idle = [courier for courier in self._couriers.values() if not courier.busy]
@@ -240,7 +230,7 @@ class Shift:
     @property
     def pending(self) -> int:
         """The number of fixes that the watermark does not cover."""
-        return sum(device.pending for device in self._devices.values())
+        return pending_of(self._devices.values())
 
     # -- fixes ------------------------------------------------------------------------------
 
