@@ -48,6 +48,7 @@ DoorstepError
 │   └── PinLocked            too many wrong PINs of an order
 ├── OffsetLost               another consumer owns the partition; roll back and rejoin
 └── Unavailable              a dependency is unavailable; the same call may succeed later (503)
+    ├── TooManyConnections   of an address, or in all
     ├── StoreUnavailable
     ├── ClockStepped         the server's clock was set while it ran, and may be wrong
     ├── KafkaUnavailable
@@ -312,6 +313,10 @@ class Unavailable(DoorstepError):
     status = 503
     problem = "unavailable"
     retry_after_s: ClassVar[int] = 2
+
+
+class TooManyConnections(Unavailable):
+    """Too many connections wait for an answer."""
 
 
 class StoreUnavailable(Unavailable):

@@ -24,16 +24,21 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from prometheus_client import Counter as Metric
+from starlette.responses import Response
 from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import is_ssl
 from uvicorn.server import ServerState
+
+from doorstep.errors import TooManyConnections
+from doorstep.http.problems import problem_response
 
 EXTENSION = "doorstep.connection"
 
@@ -46,17 +51,25 @@ MAX_REFUSED = 100  # that wait for their 503; each holds a descriptor
 REFUSED_TIMEOUT_S = 2.0
 MAX_UNAUTHENTICATED = 50  # per address: a browser opens 6, an office behind one address a few dozen
 
-_REFUSED_BODY = (
-    b'{"type":"/problems/unavailable","title":"Service Unavailable","status":503,'
-    b'"detail":"too many connections wait for an answer; try again"}'
-)
-REFUSED_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\n"
-    b"cache-control: no-store\r\ncontent-type: application/problem+json\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_REFUSED_BODY), _REFUSED_BODY)
-)
-
 CLOSED = Metric("doorstep_http_closed", "Connections that the server closed, and why.", ["reason"])
+
+
+def _last_answer(answer: Response) -> bytes:
+    """Return an answer as it is written to a connection that then closes."""
+    status = HTTPStatus(answer.status_code)
+    headers = [*answer.raw_headers, (b"connection", b"close")]
+    head = b"".join(b"%b: %b\r\n" % one for one in headers)
+    return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (
+        status,
+        status.phrase.encode(),
+        head,
+        bytes(answer.body),
+    )
+
+
+REFUSED_ANSWER = _last_answer(
+    problem_response(TooManyConnections("too many connections wait for an answer; try again"))
+)
 
 
 @dataclass(slots=True)
