@@ -4,7 +4,7 @@ One temporary cluster with a fleet of couriers, and confirmed orders whose polic
 job of driver_events runs as there: one transaction every second, or the next at once while each is
 full. Three states of the fleet:
 
-nobody   no courier has room for another order
+full     no courier has room for another order
 stacked  each courier has an order and room for another
 some     a tenth of the couriers are free, the others have no room
 
@@ -50,7 +50,7 @@ examples:
 """
 
 # Each state: may a courier have a second order, and are those without one on duty?
-STATES = {"nobody": (1, False), "stacked": (3, False), "some": (1, True)}
+STATES = {"full": (1, False), "stacked": (3, False), "some": (1, True)}
 SET_STATE = """
 UPDATE limits SET max_open_orders = {limit}, nearest_max_age_s = 86400;
 UPDATE driver_state SET duty = '{duty}', state = '{state}' WHERE order_id IS NULL;
