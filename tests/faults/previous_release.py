@@ -1,26 +1,41 @@
-"""Earlier releases: their files, and their own code against a stack. The files come from Git."""
+"""Earlier releases: their own code against a stack. Their files come from Git.
+
+Packages that a release needs and this environment does not have are installed beside it.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 from doorstep.errors import DoorstepError
 from ops.stack.settings import PROJECT
 
 FETCH_TIMEOUT_S = 300
+REQUIREMENTS = "requirements/development.txt"
+PINNED = re.compile(r"^([A-Za-z0-9._-]+)\S*==.*(?:\n[ \t].*)*\n", re.MULTILINE)
+INSTALL = (
+    *("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"),
+    *("--require-hashes", "--no-deps", "--only-binary", ":all:"),
+)
 BUILT = (".doorstep/kafka", "web/dist")  # what `./run` makes, and Git does not have
 RUN = """
 import os, sys
 from pathlib import Path
+from ops.stack import addresses
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 
+if ports := os.environ.get("DOORSTEP_ANY_PORTS"):  # 0.3.0 and 0.4.0 do not read it
+    first, last = map(int, ports.split("-"))
+    addresses.ANY_PORTS = range(first, last + 1)
 stack = Stack(
     StackSettings(doorstep_home=Path(sys.argv[1]), **FREE_PORTS), echo=lambda line: print(line)
 )
@@ -106,6 +121,18 @@ class PreviousRelease:
         for name in BUILT:
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (self.project / name).symlink_to((PROJECT / name).resolve())
+        self._install(folder / "packages")
+
+    def _install(self, packages: Path) -> None:
+        self.python_path = f"{self.project}{os.pathsep}{packages}"
+        pinned = (self.project / REQUIREMENTS).read_text(encoding="utf-8")
+        packages.mkdir()
+        missing = packages / "missing.txt"
+        missing.write_text(lacking(pinned, {normalized(one.name) for one in distributions()}))
+        subprocess.run(
+            [sys.executable, *INSTALL, "--target", str(packages), "--requirement", str(missing)],
+            stdin=subprocess.DEVNULL, timeout=FETCH_TIMEOUT_S, check=True,
+        )  # fmt: skip
 
     def run(
         self, home: Path, statement: str, *arguments: str, environment: Mapping[str, str]
@@ -113,11 +140,30 @@ class PreviousRelease:
         """Run a statement of the release's code, with `stack` and `arguments`."""
         done = subprocess.run(
             [sys.executable, "-c", RUN + statement, str(home), *arguments],
-            env={**environment, "PYTHONPATH": str(self.project)},
+            env={**environment, "PYTHONPATH": self.python_path},
             cwd=self.project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            raise RuntimeError(f"{self.name}: {(done.stdout + done.stderr)[-3000:]}")
+            said = (done.stdout + done.stderr)[-3000:]
+            logs = (f"{one.name}: {one.read_text()[-1500:]}" for one in named_logs(home, said))
+            raise RuntimeError("\n".join((f"{self.name}: {said}", *logs)))
+
+
+def lacking(pinned: str, installed: Container[str]) -> str:
+    """Return those of a release's pinned requirements that are not installed, in any version."""
+    return "".join(
+        one.group() for one in PINNED.finditer(pinned) if normalized(one[1]) not in installed
+    )
+
+
+def normalized(name: str) -> str:
+    """Return a package's name as registries compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named_logs(home: Path, said: str) -> list[Path]:
+    """Return the logs of the processes that a message names."""
+    return [one for one in sorted((home / "logs").glob("*.log")) if one.stem in said]
 
 
 def runs_from(pid: int) -> Path:

@@ -14,6 +14,7 @@ from tests.faults.previous_release import (
     Release,
     ReleaseMissing,
     git,
+    lacking,
     missing_releases,
 )
 from tests.faults.releases import fetched
@@ -70,3 +71,13 @@ def test_fetched__missing__fails_in_ci_and_is_skipped_elsewhere(
     monkeypatch.setattr(Release, "fetch", fetch)
     with pytest.raises(outcome.Exception, match="not in this clone"):  # type: ignore[attr-defined]
         fetched(UNKNOWN)
+
+
+def test_lacking__packages_of_an_earlier_release__are_those_that_are_not_installed() -> None:
+    kept = "py_vapid==1.9 \\\n    --hash=sha256:01\n"
+    gone = 'Web.Push[cli]==2.5 ; python_version > "3" \\\n    --hash=sha256:02 \\\n    --hash=03\n'
+
+    assert lacking(f"# made\n{kept}{gone}    # via doorstep\n", {"py-vapid"}) == (
+        f"{gone}    # via doorstep\n"
+    )
+    assert lacking(kept, {"py-vapid"}) == ""
