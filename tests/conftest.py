@@ -11,12 +11,19 @@ import hypothesis
 import pytest
 
 from ops.servers.postgres import running_cluster
+from ops.stack.addresses import ANY_PORTS, ANY_PORTS_VARIABLE
 from ops.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database, create_template
 from tests.worker_groups import GroupScheduling, sort_for_workers
 
 # Kafka runs for a minute or two: full JIT compilation costs more CPU time than it saves.
 os.environ.setdefault("KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m -XX:TieredStopAtLevel=1")
+
+# Workers do not choose each other's ports between the choice and the start of a server.
+if worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    share = len(ANY_PORTS) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    first = ANY_PORTS.start + int(worker) * share
+    os.environ[ANY_PORTS_VARIABLE] = f"{first}-{first + share - 1}"
 
 # No deadline for an example: tests set no upper bound on time.
 hypothesis.settings.register_profile("doorstep", deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 from collections.abc import Collection, Mapping
@@ -18,6 +19,8 @@ from ops.stack.settings import StackSettings
 OTHER_PORT_OFFSET = 10_000  # if 1883 is taken, 11883 is tried, then 11884, …
 TRIES = 200
 ANY_PORTS = range(10_000, 32_000)  # below the kernel's ephemeral ports, 32768 and up
+# A part of them, as FIRST-LAST: stacks that choose at the same time do not choose the same.
+ANY_PORTS_VARIABLE = "DOORSTEP_ANY_PORTS"
 MONITORING = (
     "prometheus",
     "alertmanager",
@@ -319,11 +322,24 @@ def any_free_port(host: str = "127.0.0.1", avoid: Collection[int] = ()) -> int:
     An ephemeral port could be given to a connection before the server binds it, so it is below
     those.
     """
+    ports = _any_ports()
     for _ in range(TRIES):
-        port = random.choice(ANY_PORTS)
+        port = random.choice(ports)
         if port not in avoid and can_listen(host, port):
             return port
     raise StackError("the machine has no free port")
+
+
+def _any_ports() -> range:
+    if not (text := os.environ.get(ANY_PORTS_VARIABLE)):
+        return ANY_PORTS
+    try:
+        first, last = map(int, text.split("-"))
+        if not 1024 <= first <= last <= 65535:
+            raise ValueError(text)
+    except ValueError as exc:
+        raise StackError(f"{ANY_PORTS_VARIABLE}={text} is not FIRST-LAST, as 10000-20999") from exc
+    return range(first, last + 1)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doorstep.settings import Bind
-from ops.stack.addresses import Addresses, add_addresses, choose_addresses, reach
+from ops.stack.addresses import Addresses, add_addresses, any_free_port, choose_addresses, reach
 from ops.stack.errors import StackError
 from ops.stack.settings import FREE_PORTS, StackSettings
 
@@ -123,3 +123,21 @@ def test_add__file_of_an_earlier_release__gets_the_missing_addresses_and_keeps_t
     assert after is not None
     assert replace(after, backups=before.backups) == before
     assert "backups" in json.loads(path.read_text())
+
+
+def test_any_free_port__a_range_in_the_environment__is_one_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOORSTEP_ANY_PORTS", "20000-20100")
+
+    assert 20000 <= any_free_port() <= 20100
+
+
+@pytest.mark.parametrize("text", ["20000", "b-c", "2-1", "1-2000", "60000-70000"])
+def test_any_free_port__a_wrong_range__is_an_error(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("DOORSTEP_ANY_PORTS", text)
+
+    with pytest.raises(StackError, match="is not FIRST-LAST"):
+        any_free_port()
