@@ -100,6 +100,8 @@ class LoadFleet:
     devices: Sequence[Device]
     shards: Sequence[Shard]
     orders: Sequence[WatchedOrder]
+    prepared: int = 0  # orders
+    prepared_s: float = 0.0  # of the wall clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +152,10 @@ def create_fixtures(stack: Stack, options: LoadOptions, progress: Progress) -> L
     orders = _in_batches(stack, planned, _open_orders, "orders", progress)
     with translated(), connect(stack.database_admin_url, application_name="load") as conn:
         conn.execute(read_sql("load/analyze.sql"))
-    progress(f"{len(planned):,} orders prepared in {time.monotonic() - began_s:.0f} s")
-    return LoadFleet(devices, shards_of(devices, options.brokers), orders)
+    prepared_s = round(time.monotonic() - began_s, 1)
+    progress(f"{len(planned):,} orders prepared in {prepared_s:.0f} s")
+    shards = shards_of(devices, options.brokers)
+    return LoadFleet(devices, shards, orders, len(planned), prepared_s)
 
 
 def shards_of(devices: Sequence[Device], brokers: int) -> list[Shard]:

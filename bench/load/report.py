@@ -121,6 +121,12 @@ def build_report(run: LoadRun, measured: Measurement, ledger: Ledger) -> dict[st
             "resent": totals["resent"],
             "consistent": ledger.agrees,
         },
+        # Saved: compared with a message for each fix.
+        "messages": {
+            "published": run.messages,
+            "saved_percent": round(100 * (1 - run.messages / max(1, ledger.published)), 1),
+        },
+        "orders": {"prepared": run.fleet.prepared, "prepared_s": run.fleet.prepared_s},
         "latency_ms": window.pop("latency_ms"),
         "cpu_us_per_fix": window.pop("cpu_us_per_fix"),
         "rss_mib": window.pop("rss_mib"),

@@ -109,6 +109,7 @@ class LoadRun:
         self._progress = progress
         self._index = {one.driver_id: index for index, one in enumerate(fleet.devices)}
         self.last_seqs = [0] * len(fleet.devices)
+        self.messages = 0
         self.pubacks = 0
         self.pids = self._find_pids()
 
@@ -267,14 +268,15 @@ class LoadRun:
         return missing, round(time.time() - began_s, 1)
 
     def collect_ledgers(self) -> None:
-        """Collect the number of published messages of each device."""
+        """Collect the published messages of each device, and their number."""
         self._puback = Histogram()
-        self.pubacks = 0
+        self.messages = self.pubacks = 0
         for number, generated, pubacks, latencies in self.workers.collect_ledgers():
             shard = self.fleet.shards[number]
             per_message = shard.fixes_per_message
             for device, messages in zip(shard.devices, generated, strict=True):
                 self.last_seqs[self._index[device.driver_id]] = messages * per_message
+            self.messages += sum(generated)
             self.pubacks += pubacks * per_message
             self._puback.merge(latencies)
 

@@ -34,6 +34,7 @@ def test_load__a_small_run__reconciles_every_fix_and_finds_a_deleted_one() -> No
         assert fixes["committed"] + fixes["rejected"] == fixes["published"]
         assert (fixes["lost"], fixes["consistent"], report["discrepancies"]) == (0, True, [])
         assert fixes["pubacked"] == fixes["published"]
+        assert report["messages"] == {"published": fixes["published"], "saved_percent": 0}
         assert report["cpu_us_per_fix"]["total"] > 0
         assert all(report["rss_mib"][part] > 0 for part in PARTS)
         assert 150 < report["bytes_per_fix"]["wire"] < 400
