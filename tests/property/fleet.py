@@ -25,9 +25,9 @@ from doorstep.store.records import INCOMING_TYPES
 from ops.stack.postgres import OWNER
 from sql import query
 from tests.database import Database
-from tests.property.cases import AREA, RESTAURANT
 from tests.property.doors import Became, HttpDoor, rows_of
 from tests.property.records import Fix, Place, Policy
+from tests.property.steps import AREA, RESTAURANT
 from tests.sql.fleet import APPLY_DRIVER_COMMAND, APPLY_ORDER_COMMAND
 
 QUICK = {

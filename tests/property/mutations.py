@@ -21,12 +21,13 @@ from doorstep.errors import DoorstepError
 from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database, create_template
-from tests.property.cases import Case, cases
+from tests.property.cases import cases
 from tests.property.fleet import Fleet
 from tests.property.mutation_catalog import MUTATIONS, Mutation
 from tests.property.play import Difference, play
 from tests.property.play_shift import open_restaurants, play_shift
 from tests.property.shifts import Shift, shifts
+from tests.property.steps import Case
 
 
 def broken(mutation: Mutation, fleet: Fleet) -> None:

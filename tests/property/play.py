@@ -10,7 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from tests.property import snapshots, visibility
-from tests.property.cases import (
+from tests.property.doors import Became, rows_of
+from tests.property.fleet import Fleet, Shown
+from tests.property.model import Refused, World
+from tests.property.records import Event, Fix, Order
+from tests.property.steps import (
     AREA,
     DRIVERS,
     RESTAURANT,
@@ -32,10 +36,6 @@ from tests.property.cases import (
     fixes_of,
     north,
 )
-from tests.property.doors import Became, rows_of
-from tests.property.fleet import Fleet, Shown
-from tests.property.model import Refused, World
-from tests.property.records import Event, Fix, Order
 
 NEXT = {"created": "confirm", "confirmed": "assign", "assigned": "pick_up"}
 NEXT |= {"at_restaurant": "pick_up", "picked_up": "deliver", "arriving": "deliver"}

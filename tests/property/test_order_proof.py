@@ -20,7 +20,12 @@ from ops.commands.rebuild_command import rebuild
 from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database
 from tests.property import snapshots
-from tests.property.cases import (
+from tests.property.cases import cases, clean_legs
+from tests.property.fleet import Fleet
+from tests.property.model import World
+from tests.property.play import play
+from tests.property.records import Assignment, Fix, Order, Policy
+from tests.property.steps import (
     AREA,
     RESTAURANT,
     START_AT,
@@ -29,15 +34,9 @@ from tests.property.cases import (
     Deliver,
     Leg,
     Meet,
-    cases,
-    clean_legs,
     fixes_of,
     north,
 )
-from tests.property.fleet import Fleet
-from tests.property.model import World
-from tests.property.play import play
-from tests.property.records import Assignment, Fix, Order, Policy
 from tests.property.visibility import shown_to
 
 CASES = int(os.environ.get("PROPERTY_CASES", "300"))
