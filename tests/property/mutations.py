@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import psycopg
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.strategies import SearchStrategy
 
 from doorstep.errors import DoorstepError
@@ -22,12 +22,21 @@ from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database, create_template
 from tests.property.cases import cases
+from tests.property.draws import check_each
 from tests.property.fleet import Fleet
 from tests.property.mutation_catalog import MUTATIONS, Mutation
 from tests.property.play import Difference, play
 from tests.property.play_shift import open_restaurants, play_shift
 from tests.property.shifts import Shift, shifts
 from tests.property.steps import Case
+
+GENERATED = settings(
+    deadline=None,
+    database=None,
+    phases=(Phase.generate,),
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def broken(mutation: Mutation, fleet: Fleet) -> None:
@@ -51,16 +60,6 @@ def find(fleet: Fleet, at_most: int, *, in_shifts: bool) -> tuple[int, str]:
     played, found = 0, ""
     drawn: SearchStrategy[Case] | SearchStrategy[Shift] = shifts if in_shifts else cases
 
-    @settings(
-        max_examples=at_most,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=(Phase.generate,),
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(drawn)
     def search(case: Case | Shift) -> None:
         nonlocal played, found
         if found:  # Hypothesis plays it once more
@@ -76,7 +75,7 @@ def find(fleet: Fleet, at_most: int, *, in_shifts: bool) -> tuple[int, str]:
             raise Difference(found) from exc
 
     with suppress(Difference):
-        search()
+        check_each(drawn, at_most, search, GENERATED, first_seed=0)
     return played, found
 
 
@@ -121,7 +120,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="parts of names of mutations; all by default")
-    parser.add_argument("--cases", type=int, help="at most so many each; 300 by default, as in CI")
+    parser.add_argument("--cases", type=int, help="at most so many each; 300 by default")
     parser.add_argument("--json", action="store_true", help="end with the table as JSON")
     options = parser.parse_args()
     chosen = [
