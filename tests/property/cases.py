@@ -1,4 +1,4 @@
-"""What Hypothesis draws: journeys, and the steps in which they arrive."""
+"""What Hypothesis draws: journeys, steps anywhere, and scenes that are rare by chance."""
 
 from __future__ import annotations
 
@@ -152,6 +152,62 @@ def flat(steps: list[Step | tuple[Step, ...]]) -> tuple[Step, ...]:
     return tuple(one for step in steps for one in (step if isinstance(step, tuple) else (step,)))
 
 
+# -- scenes right after the first assignment, which are rare by chance ----------------------------
+
+_wait = st.sampled_from((1, 2, 4, 6, 9, 14))
+# The assignment ends among the instants of its fixes, of which some have arrived: what they prove
+# after that end is taken back, and those from before it still count when they come.
+_ended = st.builds(
+    lambda first, ends, waits, late: (
+        Deliver(first, 100),
+        *(
+            Command(command, 0, 1, actor, wait)
+            for (command, actor), wait in zip(ends, waits, strict=False)
+        ),
+        Deliver(late, 5),
+    ),
+    first=st.sampled_from((st.just(tuple(range(40))), _picks)).flatmap(lambda picks: picks),
+    ends=st.sampled_from(
+        (
+            (("decline", "holder"),),
+            (("reassign", "staff"),),
+            (("cancel", "staff"),),
+            (("pick_up", "holder"), ("deliver", "holder")),
+            (("pick_up", "holder"), ("fail", "staff")),
+            (("pick_up", "staff"), ("cancel", "staff")),
+        )
+    ),
+    waits=st.tuples(_wait, _wait),
+    late=_picks,
+)
+# A second order comes behind the first one, which ends, or is picked up and may not move back.
+_behind = st.builds(
+    lambda arrived, then, waits: (
+        *(Command("next", 1, 0, "staff", wait, 2) for wait in (0, waits[0])),
+        arrived,
+        *(replace(step, wait=wait) for step, wait in zip(then, waits, strict=False)),
+    ),
+    arrived=_deliver,
+    then=st.sampled_from(
+        (
+            (Command("cancel", 0, 0, "staff", 0),),
+            (Command("cancel", 0, 0, "staff", 0), Command("next", 1, 0, "holder", 0)),
+            (Command("decline", 0, 0, "holder", 0),),
+            (_NEXT, replace(_NEXT, actor="holder")),
+            (_NEXT, Reorder(0, 1, 0)),
+            (replace(_NEXT, order=1), Reorder(0, 1, 0)),
+            (Reorder(0, 1, 0), Reorder(0, 1, 0)),
+        )
+    ),
+    waits=st.tuples(_wait, _wait),
+)
+# Two batches with a fix each, often the two of a pair, and neither sees the other's.
+_overtaken = st.builds(lambda n: (Overtake((n,), (n + 1,)),), st.integers(0, 40))
+_scenes = st.sampled_from(
+    (*(st.just(()),) * 4, *(_ended,) * 2, *(_behind,) * 2, _overtaken)
+).flatmap(lambda scene: scene)
+
+
 @st.composite
 def journeys(draw: st.DrawFn) -> tuple[Leg, ...]:
     """Draw stays anywhere, and often a whole way: restaurant, on the road, customer."""
@@ -174,7 +230,7 @@ cases = st.builds(
         max_size=ORDERS,
     ).map(tuple),
     steps=st.builds(
-        lambda begin, later: (_NEXT, *begin, *later),
+        lambda begin, scene, later: (_NEXT, *begin, *scene, *later),
         # seldom: fixes are there before the order is assigned, dated ahead of that
         begin=st.sampled_from(
             (
@@ -183,6 +239,7 @@ cases = st.builds(
                 st.tuples(_deliver, st.just(replace(_NEXT, driver=DRIVERS))),
             )
         ).flatmap(lambda begin: begin),
+        scene=_scenes,
         later=st.lists(_steps, min_size=2, max_size=14).map(flat),
     ),
 )

@@ -98,6 +98,8 @@ class Play:
     def take(self, step: Step) -> None:
         self._take(step)
         self._settle()
+        if isinstance(step, Overtake) and not self.waiting:
+            self.compare()  # the next batch would prove what this one has overlooked
 
     def _take(self, step: Step) -> None:
         match step:
