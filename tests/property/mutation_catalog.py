@@ -12,7 +12,7 @@ class Mutation:
     name: str
     edits: tuple[tuple[str, str, str], ...] = ()
     also: str = ""  # SQL run afterwards
-    cases: int = 300  # within so many it must be found: what CI plays
+    cases: int = 300  # within so many it must be found
     shifts: bool = False  # play simulated shifts: it is about what customers see
 
 
