@@ -102,6 +102,11 @@ def test_networks__only_those_with_published_ports__have_a_way_out() -> None:
     assert internal == {*SERVERS.values(), "exporters", "traces"}
     for name, one in loaded["services"].items():
         assert ("ports" in one) <= bool(networks_of(one) - internal), name
+    published = loaded["networks"].keys() - internal
+    # without it podman routes from one to another
+    assert all(
+        loaded["networks"][name].get("driver_opts") == {"isolate": "true"} for name in published
+    )
     assert loaded["services"]["certificates"]["network_mode"] == "none"
 
 
