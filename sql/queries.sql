@@ -222,9 +222,10 @@ END $do$
 ALTER ROLE {role} LOGIN CREATEROLE PASSWORD {password}
 
 -- make_observer --
+-- 10: two of postgres_exporter, one of pgAdmin per database and per query tab
 GRANT pg_monitor TO {role};
 GRANT CONNECT ON DATABASE {database} TO {role};
-ALTER ROLE {role} LOGIN CONNECTION LIMIT 5 PASSWORD {password}
+ALTER ROLE {role} LOGIN CONNECTION LIMIT 10 PASSWORD {password}
 
 -- make_replicator --
 ALTER ROLE {role} LOGIN REPLICATION PASSWORD {password}

@@ -346,6 +346,17 @@ def test_limits__every_container__has_memory_processes_and_cpus(
         assert 0 < one["cpus"] <= 2
 
 
+def test_node_exporter__the_container_s_own_mounts__are_no_disks_of_the_host(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    options = dict(one.split("=", 1) for one in services["node_exporter"]["command"])
+    excluded = re.compile(options["--collector.filesystem.mount-points-exclude"])
+    own = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/dev/shm", "/sys/fs")
+    assert all(excluded.search(path) for path in own)
+    disks = ("/", "/etc", "/var/lib/docker", "/var/lib/containers/storage", "/srv/etc/hosts")
+    assert not any(excluded.search(path) for path in disks)
+
+
 def test_profile__all_but_the_core_are_left_out_by_default(
     services: dict[str, dict[str, Any]],
 ) -> None:

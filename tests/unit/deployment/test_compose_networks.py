@@ -15,6 +15,7 @@ import pytest
 from doorstep.kafka.access_control import GRANTS
 from ops.stack import monitoring
 from ops.stack.paths import OBSERVER
+from sql import query
 from tests.unit.deployment.compose import (
     PROJECT,
     filled_environment,
@@ -102,6 +103,11 @@ def test_networks__only_those_with_published_ports__have_a_way_out() -> None:
     assert internal == {*SERVERS.values(), "exporters", "traces"}
     for name, one in loaded["services"].items():
         assert ("ports" in one) <= bool(networks_of(one) - internal), name
+    published = loaded["networks"].keys() - internal
+    # without it podman routes from one to another
+    assert all(
+        loaded["networks"][name].get("driver_opts") == {"isolate": "true"} for name in published
+    )
     assert loaded["services"]["certificates"]["network_mode"] == "none"
 
 
@@ -129,3 +135,10 @@ def test_observers__use_the_role_and_principal_that_read_no_positions(
         GRANTS["inspector"].reads
     )
     assert GRANTS["inspector"].writes == ()
+
+
+def test_observers__pgadmin_with_five_query_tabs__leaves_the_exporter_its_connections() -> None:
+    limit = re.search(r"CONNECTION LIMIT (\d+)", query("make_observer"))
+    exporter, databases, tabs = 2, 2, 5
+    assert limit
+    assert int(limit[1]) >= exporter + databases + tabs
