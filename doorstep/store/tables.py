@@ -130,6 +130,13 @@ device_credential = Table(
     Column("removed_at", Instant),
 )
 
+order_return = Table(
+    "order_return",
+    metadata,
+    Column("driver_id", Text),
+    Column("ended_at", Instant),
+)
+
 driver_sampling = Table(
     "driver_sampling",
     metadata,

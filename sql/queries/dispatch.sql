@@ -4,7 +4,10 @@
 -- read_order_couriers --
 SELECT clock_timestamp(), c.driver_id, c.name, c.vehicle, c.distance_m, c.battery, c.open_orders,
     c.is_current, c.pickup_lon_deg, c.pickup_lat_deg, c.city,
-    c.lon_deg, c.lat_deg, c.fix_at, c.received_at, c.speed_mps
+    c.lon_deg, c.lat_deg, c.fix_at, c.received_at, c.speed_mps,
+    EXISTS (
+        SELECT FROM order_return r WHERE r.driver_id = c.driver_id AND r.ended_at IS NULL OFFSET 0
+    )
 FROM order_couriers_v1(%(order_id)s, %(limit)s) c
 
 -- read_order_timeline --

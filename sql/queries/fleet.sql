@@ -6,6 +6,7 @@
 -- read_driver --
 SELECT clock_timestamp(), d.driver_id, d.name, s.duty::text, s.state::text, s.order_id, s.battery,
     d.vehicle, d.phone, c.removed_at, p.state, p.invited_until, p.heard_at, p.app,
+    EXISTS (SELECT FROM order_return r WHERE r.driver_id = d.driver_id AND r.ended_at IS NULL),
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM driver d
 JOIN driver_state s ON s.driver_id = d.driver_id
@@ -31,9 +32,12 @@ WHERE d.driver_id = %(driver_id)s
 -- read_nearest_drivers --
 SELECT clock_timestamp(), n.driver_id, n.distance_m,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg,
-    n.open_orders
+    n.open_orders,
+    -- OFFSET 0 forces look-ups by key: the planner expects 1,000 rows of the function
+    EXISTS (
+        SELECT FROM order_return r WHERE r.driver_id = n.driver_id AND r.ended_at IS NULL OFFSET 0
+    )
 FROM nearest_drivers_v2(%(lon_deg)s, %(lat_deg)s, %(limit)s, %(with_orders)s) n
--- OFFSET 0 forces look-ups by key: the planner expects 1,000 rows of the function
 CROSS JOIN LATERAL (
     SELECT * FROM driver_state t WHERE t.driver_id = n.driver_id OFFSET 0
 ) s

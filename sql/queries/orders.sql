@@ -36,5 +36,10 @@ SELECT order_id, driver_id, started_at, ended_at FROM end_return_as_staff_v1(%(o
 WHERE commit__confirm_v1()
 
 -- read_open_returns --
-SELECT order_id, driver_id, started_at, restaurant_id, restaurant_name
-FROM open_returns_v1(%(limit)s)
+SELECT r.order_id, r.driver_id, r.started_at, r.restaurant_id, r.restaurant_name,
+    coalesce(s.state::text, 'off_duty')
+FROM open_returns_v1(%(limit)s) r
+LEFT JOIN LATERAL (
+    SELECT t.state FROM driver_state t WHERE t.driver_id = r.driver_id OFFSET 0
+) s ON true
+ORDER BY r.started_at, r.order_id

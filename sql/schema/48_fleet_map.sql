@@ -2,8 +2,8 @@
 
 -- Returns one vector tile: each driver in it, or, with more than at_most drivers, the mean place
 -- and the count of each non-empty cell of a 16 x 16 grid. A place of a single driver has its id and
--- state. Each driver is in exactly one tile per zoom level. The caller defines silent, lost and
--- stationary.
+-- state, and is_returning if the driver takes a failed order back. Each driver is in exactly one
+-- tile per zoom level. The caller defines silent, lost and stationary.
 CREATE FUNCTION fleet_tile_v1(
     z int, x int, y int, of_states text[], of_duties text[], of_presences text[],
     silent_after_s float8, lost_after_s float8, moving_mps float8, at_most int
@@ -99,7 +99,14 @@ BEGIN
         WHERE (SELECT are_many FROM many)
         GROUP BY floor(px / 256), floor(py / 256)
     )
-    SELECT ST_AsMVT(places, 'drivers', 4096, 'geom') INTO tile FROM places;
+    SELECT ST_AsMVT(marked, 'drivers', 4096, 'geom') INTO tile
+    FROM (
+        SELECT p.*, CASE WHEN p.state = 'available' AND EXISTS (
+            SELECT FROM order_return r
+            WHERE r.driver_id = p.driver_id AND r.ended_at IS NULL OFFSET 0
+        ) THEN true END AS is_returning  -- null: left out
+        FROM places p
+    ) AS marked;
     RETURN tile;
 END
 $$;

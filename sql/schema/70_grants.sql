@@ -66,6 +66,7 @@ GRANT SELECT (order_id, search) ON order_detail TO tracking_api;
 GRANT SELECT (order_offer_id, order_id, driver_id, offered_at, expires_at, ended_at, outcome)
 ON order_offer TO tracking_api;
 GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
+GRANT SELECT (driver_id, ended_at) ON order_return TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION

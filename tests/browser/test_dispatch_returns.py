@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.async_api import Page
+from playwright.async_api import Page, Route
 
 from tests.browser.conftest import City, OpenPage
-from tests.browser.page_checks import accessibility_violations, eventually, wait_for_text
+from tests.browser.page_checks import (
+    accessibility_violations,
+    eventually,
+    rendered_features,
+    wait_for_text,
+)
 from tests.browser.test_fleet import fleet_value
 from tests.integration.http_services import RESTAURANT, north_of
 
@@ -66,3 +71,61 @@ async def test_dispatch__courier_on_the_way_back__is_marked_and_not_counted_as_a
     assert await page.locator("#returning").is_hidden()
     assert await symbol_of(page, "d1") == "Available"
     assert await wait_for_text(page, "#couriers li:has([value=d1])", "free")
+
+
+IN_TILES = """() => Object.fromEntries(
+  doorstepMap.queryRenderedFeatures({ layers: ["clusters"] })
+    .map(({ properties }) => [properties.driver_id, properties.is_returning ?? false]),
+)"""
+
+
+async def test_dispatch__courier_on_the_way_back_in_a_large_fleet__is_marked_wherever_they_are(
+    city: City, open_page: OpenPage
+) -> None:
+    await city.driver("d1", north_of(RESTAURANT, 300))
+    await city.driver("d2", north_of(RESTAURANT, 600))
+    returning = await failed_order(city, "d1")
+    page = await open_page(f"/fleet?most=1#{city.staff_token}")
+    assert await eventually(lambda: fleet_value(page, "isTiled"))
+
+    assert await eventually(lambda: rendered_features(page, "clusters")) == 2
+
+    async def is_drawn() -> bool:
+        return bool(await page.evaluate(IN_TILES) == {"d1": True, "d2": False})
+
+    assert await eventually(is_drawn), await page.evaluate(IN_TILES)
+    assert await wait_for_text(page, "#returning", "On the way back 1")
+    assert await wait_for_text(page, "#states", "Available 1")
+    await city.command(returning, "returned")
+    assert await wait_for_text(page, "#states", "Available 2")
+
+    async def is_redrawn() -> bool:
+        return bool(await page.evaluate(IN_TILES) == {"d1": False, "d2": False})
+
+    assert await eventually(is_redrawn), await page.evaluate(IN_TILES)
+
+
+async def test_dispatch__list_of_ways_back_is_away__ranking_search_and_detail_mark_the_courier(
+    city: City, open_page: OpenPage
+) -> None:
+    async def refuse(route: Route) -> None:
+        await route.abort()
+
+    await city.driver("d1", north_of(RESTAURANT, 300))
+    await city.driver("d2", north_of(RESTAURANT, 600))
+    await failed_order(city, "d1")
+    order = await city.order("confirm")
+    page = await open_page(
+        f"/fleet?order={order['order_id']}#{city.staff_token}",
+        before=lambda page: page.route("**/returns?*", refuse),
+    )
+    assert await wait_for_text(page, "#couriers li:has([value=d1])", "takes an order back")
+    assert await wait_for_text(page, "#couriers li:has([value=d2])", "free")
+    await page.fill("#query", "d1")
+    assert await wait_for_text(page, "#results", "On the way back")
+    await page.fill("#query", "d2")
+    assert await wait_for_text(page, "#results", "Available")
+    await page.fill("#query", "d1")
+    assert await wait_for_text(page, "#results", "d1")
+    await page.click("#results button")
+    assert await wait_for_text(page, "#driver dl", "On the way back")

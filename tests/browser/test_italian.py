@@ -1,7 +1,8 @@
-"""The staff's pages in Italian: no text that a reader sees is the same in English.
+"""The staff's pages in Italian: no text that a reader sees or hears is the same in English.
 
-A page is opened in both languages, and its texts are compared; data (names, ids, metrics, times)
-are left out. The seam: `install_dashboards` replaces Prometheus's answers.
+The other pages: `test_italian_pages`. A page is opened in both languages, and its texts are
+compared; data (names, ids, metrics, times) are left out. The seam: `install_dashboards` replaces
+Prometheus's answers.
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ TEXTS = """(data) => {
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     if (!isData(node.parentElement)) found.push(node.data.trim().replace(/\\s+/g, " "));
   }
-  for (const name of ["aria-label", "placeholder", "title", "data-title"]) {
-    for (const element of document.querySelectorAll(`[${name}]`)) {
-      if (!isData(element)) found.push(element.getAttribute(name));
+  const isRead = (name, element) => /^(title|data-title|alt|label|placeholder)$/.test(name)
+    || /^aria-(label|description|placeholder|roledescription|valuetext|braillelabel)$/.test(name)
+    || (name === "value" && element.matches("[type=button], [type=submit], [type=reset]"))
+    || (name === "content" && element.matches("[name=description]"));
+  for (const element of document.querySelectorAll("*")) {
+    if (isData(element)) continue;
+    for (const { name, value } of element.attributes) {
+      if (isRead(name, element)) found.push(value.trim().replace(/\\s+/g, " "));
     }
   }
   return found;
@@ -47,6 +53,7 @@ TEXTS = """(data) => {
 NO_DATA = "never"  # a selector of nothing
 
 Opening = Callable[..., Awaitable[Page]]
+Check = Callable[[Page], Awaitable[None]]
 
 
 async def texts_of(page: Page, data: str) -> set[str]:
@@ -56,13 +63,23 @@ async def texts_of(page: Page, data: str) -> set[str]:
     }
 
 
-async def shared_texts(opening: Opening, data: str = NO_DATA) -> set[str]:
-    """The texts that a page has in both languages; in Italian it also fits and is accessible."""
+async def untranslated(
+    opening: Opening, data: str = NO_DATA, check: Check | None = None
+) -> set[str]:
+    """The texts that a page has in both languages. `check` gets the Italian page."""
     english = await opening(locale=ENGLISH)
     italian = await opening(locale=ITALIAN)
     assert await italian.evaluate("document.documentElement.lang") == "it"
     before, after = await texts_of(english, data), await texts_of(italian, data)
     assert len(before) > 5 < len(after)
+    if check is not None:
+        await check(italian)
+    await english.context.close()
+    await italian.context.close()
+    return (before & after) - COMMON
+
+
+async def is_accessible_and_fits(italian: Page) -> None:
     assert await accessibility_violations(italian) == []
     for size in (PHONE, NARROW):
         await italian.set_viewport_size({"width": size["width"], "height": size["height"]})
@@ -71,9 +88,11 @@ async def shared_texts(opening: Opening, data: str = NO_DATA) -> set[str]:
             return await overflowing_texts(italian) == []
 
         assert await eventually(fits), await overflowing_texts(italian)
-    await english.context.close()
-    await italian.context.close()
-    return (before & after) - COMMON
+
+
+async def shared_texts(opening: Opening, data: str = NO_DATA) -> set[str]:
+    """The texts that a page has in both languages; in Italian it also fits and is accessible."""
+    return await untranslated(opening, data, is_accessible_and_fits)
 
 
 @pytest.mark.parametrize("tab", ["drivers", "restaurants", "service_areas", "policies", "webhooks"])
@@ -90,7 +109,7 @@ async def test_admin__each_tab_and_its_form_in_italian__has_no_english_left(
             assert await eventually(lambda: page.text_content("#map-help"))
         return page
 
-    data = "#table td:not(.actions), #table button, #zones, .maplibregl-map"
+    data = "#table td:not(.actions), #table button, #zones, .maplibregl-ctrl-attrib"
     assert await shared_texts(opening, data) == set()
 
 

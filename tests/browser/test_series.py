@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -14,18 +15,22 @@ from uuid import uuid4
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
-from playwright.async_api import Locator, Page, Route
+from playwright.async_api import Locator, Page, Route, expect
 
 from doorstep.credentials import mqtt_password
 from doorstep.settings import MqttBroker
 from tests.browser.page_checks import (
+    PHONE,
+    TIMEOUT_S,
     accessibility_violations,
     collect_errors,
     eventually,
+    overflowing_texts,
     rendered_features,
     wait_for_text,
 )
 
+WAIT_MS = TIMEOUT_S * 1000
 STATE = "() => globalThis.doorstepSeries?.()"
 RECORD_INVALID_TEXTS = """() => {
   globalThis.oddWords = [];
@@ -222,6 +227,73 @@ async def test_series__two_series__share_the_range_and_report_a_lost_connection(
     assert await wait_for_text(page, "#connection", "live")
     await page.get_by_role("button", name="Close").click()
     assert await page.locator("#second").is_hidden()
+
+
+@pytest.mark.parametrize(
+    ("locale", "banner", "at"),
+    [
+        ("en-GB", r"No connection to the server since \d\d:\d\d:\d\d", r"at \d\d:\d\d:\d\d"),
+        ("it-IT", r"Nessuna connessione al server dalle \d\d:\d\d:\d\d", r"alle \d\d:\d\d:\d\d"),
+    ],
+)
+async def test_series__without_a_connection__stands_still_says_since_when_and_comes_back(
+    source: Source, open_page: Any, locale: str, banner: str, at: str
+) -> None:
+    await source.publish_values("up", 1.0, 2.0)
+    await source.publish_values("down", -1.0)
+    beside = f"{source.name('up')}&beside={source.name('down')}"
+    page = await open_page(f"/series?name={beside}#{source.token}", locale=locale)
+    await state_of(page, lambda state: state["ys"] == [1.0, 2.0] and state["secondYs"] == [-1.0])
+    await page.context.set_offline(True)
+    for newest in ("#newest", "#second-newest"):
+        await expect(page.locator(f"{newest} .as-of")).to_have_text(re.compile(at), timeout=WAIT_MS)
+    await expect(page.locator("#connection-banner")).to_have_text(re.compile(banner))
+    held = await page.evaluate(STATE)
+    await source.publish_values("up", 3.0)
+    await page.wait_for_timeout(2500)  # live, the chart moves several times
+    now = await page.evaluate(STATE)
+    assert (now["from"], now["to"]) == (held["from"], held["to"])
+    assert await accessibility_violations(page) == []
+    await page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    assert await overflowing_texts(page) == []
+    await page.context.set_offline(False)
+    state = await state_of(page, lambda state: state["ys"] == [1.0, 2.0, 3.0])
+    assert state["to"] > held["to"]
+    await expect(page.locator("#connection-banner")).to_be_hidden(timeout=WAIT_MS)
+    await expect(page.locator(".as-of")).to_have_count(0, timeout=WAIT_MS)
+
+
+async def test_series__only_the_second_ones_stream_is_lost__says_so(
+    source: Source, open_page: Any
+) -> None:
+    await source.publish_values("up", 1.0)
+    await source.publish_values("down", -1.0)
+    page = await open_page(source.page_of("up"))
+    await state_of(page, lambda state: state["ys"] == [1.0])
+    stream = f"**/series/{source.name('down')}/stream"
+    await page.route(stream, lambda route: route.abort())
+    await page.fill("#search", source.source_id)
+    await page.get_by_role("button", name=f"Show {source.name('down')} below").click()
+    await expect(page.locator("#connection-banner")).to_be_visible(timeout=WAIT_MS)
+    async with page.expect_response("**/series?*"):  # of the list, which is not lost
+        pass
+    await page.wait_for_timeout(1000)
+    assert await page.locator("#connection-banner").is_visible()
+    await page.unroute(stream)
+    await expect(page.locator("#connection-banner")).to_be_hidden(timeout=WAIT_MS)
+    assert await wait_for_text(page, "#connection", "live")
+
+
+async def test_series__name_that_nothing_has__is_not_a_lost_connection(
+    source: Source, open_page: Any
+) -> None:
+    page = await open_page(source.page_of("nothing"))
+    assert await wait_for_text(page, "#newest", "No series with this name.")
+    await page.wait_for_timeout(4000)  # the banner shows after 2.5 s
+    assert await page.locator("#connection-banner").is_hidden()
+    assert await page.text_content("#connection") == "live"
+    await source.publish_values("nothing", 5.0)
+    await state_of(page, lambda state: state["ys"] == [5.0])
 
 
 async def test_fleet__zoomed_out__shows_a_van_on_the_outline_of_the_country(

@@ -26,7 +26,14 @@ from doorstep.store.compiled import compile_statement
 from doorstep.store.deadline import fetch_all, fetch_one
 from doorstep.store.pool import Pool
 from doorstep.store.records import Order
-from doorstep.store.tables import assignment, device_credential, driver, driver_state, orders
+from doorstep.store.tables import (
+    assignment,
+    device_credential,
+    driver,
+    driver_state,
+    order_return,
+    orders,
+)
 from sql import query
 from tracking_api.fleet.presence import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
 
@@ -84,6 +91,7 @@ class FoundDriver(NamedTuple):
     order_id: UUID | None
     lon_deg: float | None
     lat_deg: float | None
+    is_returning: bool
 
 
 class FoundOrder(NamedTuple):
@@ -204,6 +212,9 @@ def _search_drivers() -> bytes:
     is_removed = exists(credential.device_id).where(
         credential.device_id == columns.driver_id, credential.removed_at.is_not(None)
     )
+    is_returning = exists(order_return.c.driver_id).where(
+        order_return.c.driver_id == columns.driver_id, order_return.c.ended_at.is_(None)
+    )
     return compile_statement(
         select(
             columns.driver_id,
@@ -213,6 +224,7 @@ def _search_drivers() -> bytes:
             driver_state.c.order_id,
             driver_state.c.lon_deg,
             driver_state.c.lat_deg,
+            is_returning,
         )
         .join(driver_state, driver_state.c.driver_id == columns.driver_id)
         .where(~is_removed)

@@ -113,7 +113,8 @@ async def search(
     responses={
         200: {
             "description": "A layer `drivers`; each point has `count`, and where that is 1 also "
-            "`driver_id`, `state`, `duty` and `presence`. More than 1,000 in a tile: clusters.",
+            "`driver_id`, `state`, `duty` and `presence`; `is_returning` where an available driver "
+            "takes a failed order back. More than 1,000 in a tile: clusters.",
             "content": {TILE_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         },
         **problems(401, 403),

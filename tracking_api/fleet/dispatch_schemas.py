@@ -51,7 +51,10 @@ class OrderFound(BaseModel):
 
 
 class DriverFound(BaseModel):
-    """A driver that a search found, and their newest position, if there is one."""
+    """A driver that a search found, and their newest position, if there is one.
+
+    `is_returning`: takes a failed order back.
+    """
 
     driver_id: str
     name: str | None
@@ -60,6 +63,7 @@ class DriverFound(BaseModel):
     order_id: UUID | None
     lon_deg: float | None
     lat_deg: float | None
+    is_returning: bool
 
 
 class SearchAnswer(BaseModel):

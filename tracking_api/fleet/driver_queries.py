@@ -43,6 +43,7 @@ class DriverDetails(NamedTuple):
     state: str
     order_id: UUID | None
     battery: float | None
+    is_returning: bool
     position: Position | None
     presence: Presence
     vehicle: str | None
@@ -71,6 +72,7 @@ class NearDriver(NamedTuple):
     distance_m: float
     position: Position
     open_orders: int
+    is_returning: bool = False
 
 
 class DeviceSampling(NamedTuple):
@@ -131,7 +133,7 @@ class DriverQueries:
             raise UnknownDriver
         now, found_id, name, duty, state, order_id, battery = row[:7]
         phone_app = DriverPhone(*row[10:14])
-        position = Position(*row[14:]) if row[14] else None
+        position = Position(*row[15:]) if row[15] else None
         arrived = [one for one in (position and position.received_at, phone_app.heard_at) if one]
         silent_s = (now - max(arrived)).total_seconds() if arrived else None
         presence = presence_of(silent_s, position.speed_mps if position else None)
@@ -144,6 +146,7 @@ class DriverQueries:
             state=state,
             order_id=order_id,
             battery=battery,
+            is_returning=row[14],
             position=position,
             presence=presence,
             vehicle=vehicle,
@@ -190,7 +193,7 @@ class DriverQueries:
         }
         rows = await fetch_all(self.pool, query("read_nearest_drivers", SQL_FILE), parameters)
         now: datetime = rows[0][0] if rows else datetime.now(UTC)
-        return now, [NearDriver(row[1], row[2], Position(*row[3:-1]), row[-1]) for row in rows]
+        return now, [NearDriver(row[1], row[2], Position(*row[3:-2]), *row[-2:]) for row in rows]
 
     async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
         """Set the sampling of a driver's device. Raises UnknownDriver."""

@@ -111,6 +111,7 @@ async def _answer_nearest(
             "distance_m": round(near.distance_m, 1),
             "position": position_members(near.position, now),
             "open_orders": near.open_orders,
+            "is_returning": near.is_returning,
         }
         for near in found
     ]
@@ -135,6 +136,7 @@ async def get_driver(driver_id: DriverId, staff: Staff, context: Context) -> Res
             "state": driver.state,
             "order_id": driver.order_id,
             "position": position_members(position, driver.now) if position else None,
+            "is_returning": driver.is_returning,
             "battery": driver.battery,
             "presence": driver.presence,
             "vehicle": driver.vehicle,

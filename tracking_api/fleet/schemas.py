@@ -102,7 +102,7 @@ class StopSequence(BaseModel):
 class DriverAnswer(BaseModel):
     """A driver as staff sees them: duty, state, open orders and newest position.
 
-    `order_id` is the first of `orders`.
+    `order_id` is the first of `orders`. `is_returning`: takes a failed order back.
     """
 
     driver_id: str
@@ -110,6 +110,7 @@ class DriverAnswer(BaseModel):
     duty: str
     state: str
     order_id: UUID | None
+    is_returning: bool
     position: PositionFeature | None
     battery: float | None
     presence: Presence
@@ -121,12 +122,16 @@ class DriverAnswer(BaseModel):
 
 
 class NearDriver(BaseModel):
-    """A driver who may take an order, and the straight-line distance to them."""
+    """A driver who may take an order, and the straight-line distance to them.
+
+    `is_returning`: takes a failed order back, and is available meanwhile.
+    """
 
     driver_id: str
     distance_m: float
     position: PositionFeature
     open_orders: int
+    is_returning: bool
 
 
 class NearDrivers(BaseModel):

@@ -34,6 +34,7 @@ class CourierChoice(NamedTuple):
     fix_at: datetime
     received_at: datetime
     speed_mps: float | None
+    is_returning: bool = False
 
 
 class TimelineEntry(NamedTuple):

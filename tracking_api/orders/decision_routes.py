@@ -24,7 +24,7 @@ class RankedCourier(BaseModel):
     """A courier who may take the order. `pickup_s`: the ride to its pickup place.
 
     `route` says what it is based on: the streets, or a straight line. `open_orders` are delivered
-    first, and not part of `pickup_s`.
+    first, and not part of `pickup_s`. `is_returning`: takes a failed order back.
     """
 
     driver_id: str
@@ -39,10 +39,12 @@ class RankedCourier(BaseModel):
     age_s: float
     place: Coordinates
     is_current: bool
+    is_returning: bool
 
 
 class RankedCouriers(BaseModel):
-    """Couriers, the best first: fewest open orders among equal minutes. The current one is last."""
+    """Couriers, the best first: fewest open orders among equal minutes, where a way back counts as
+    one. The current one is last."""
 
     couriers: list[RankedCourier]
 
@@ -112,12 +114,14 @@ def _ranked(context: AppContext, courier: CourierChoice) -> RankedCourier:
         age_s=round(_age_s(courier.fix_at, courier.now), 1),
         place=Coordinates(lon_deg=start[0], lat_deg=start[1]),
         is_current=courier.is_current,
+        is_returning=courier.is_returning,
     )
 
 
 def _rank(courier: RankedCourier) -> tuple[bool, int, int, str]:
     minutes = courier.pickup_s // 60
-    return courier.is_current, minutes, courier.open_orders, courier.driver_id
+    errands = courier.open_orders + courier.is_returning
+    return courier.is_current, minutes, errands, courier.driver_id
 
 
 def _age_s(instant: datetime, now: datetime) -> float:

@@ -50,6 +50,7 @@ class OpenReturn(NamedTuple):
     started_at: datetime
     restaurant_id: int
     restaurant_name: str
+    driver_state: str
 
 
 class OrderEndStore(Protocol):

@@ -53,6 +53,7 @@ class OpenReturnAnswer(BaseModel):
     started_at: Instant
     restaurant_id: int
     restaurant_name: str
+    driver_state: str
 
 
 class OpenReturns(BaseModel):

@@ -1,6 +1,6 @@
 // Requests to tracking_api as staff. The browser adds the session's cookie, which scripts cannot
 // read; the server accepts it for changes from this site's pages only.
-import { say } from "./texts.js";
+import { language, say } from "./texts.js";
 
 const RESPONSE_TIMEOUT_MS = 10_000;
 const SESSION_AGAIN_MS = 2000;
@@ -40,8 +40,14 @@ export class ApiProblem extends Error {
 
 export const isSignedIn = () => !isLeaving;
 
+/** What is said of the session; a page in more languages than the staff's has its own. */
+const SESSION_TEXTS = {
+  signedIn: (name, role) => say("Signed in as {} ({})", name, language === "en" ? role : say(`role ${role}`)),
+  notSignedOut: () => say("Not signed out: try again"),
+};
+
 /** Start the page. Sends a token in the address (#token) to the sign-in page first. */
-export function startSession(onSignIn, onSession = () => {}, onFailure = () => {}) {
+export function startSession(onSignIn, onSession = () => {}, onFailure = () => {}, texts = SESSION_TEXTS) {
   const sendToken = () => {
     const { pathname, search, hash } = location;
     if (!hash.startsWith("#stf_")) return false;
@@ -50,13 +56,13 @@ export function startSession(onSignIn, onSession = () => {}, onFailure = () => {
     return true;
   };
   addEventListener("hashchange", sendToken);
-  document.getElementById("sign-out").addEventListener("click", signOut);
+  document.getElementById("sign-out").addEventListener("click", ({ target }) => signOut(target, texts));
   if (sendToken()) return;
   onSignIn();
   readSession(onFailure).then((session) => {
     if (!session) return;
     const { name, role } = session;
-    document.getElementById("sign-out").title = say("Signed in as {} ({})", name, role);
+    document.getElementById("sign-out").title = texts.signedIn(name, role);
     for (const link of document.querySelectorAll("[data-for-admins]")) link.hidden = role !== "admin";
     onSession(session);
   });
@@ -83,12 +89,12 @@ export function showSignIn() {
   location.replace(`/sign-in?next=${next}&ended`);
 }
 
-async function signOut({ target }) {
+async function signOut(button, texts) {
   try {
     await fetchAsStaff("/session", { method: "DELETE" });
   } catch (error) {
     if (!(error instanceof Unauthorized)) {
-      target.textContent = say("Not signed out: try again");
+      button.textContent = texts.notSignedOut();
       return;
     }
   }

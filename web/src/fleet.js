@@ -24,7 +24,7 @@ import { createSearch } from "./fleet/search.js";
 import { installShortcuts } from "./fleet/shortcuts.js";
 import { installTabs, showTab } from "./fleet/tabs.js";
 import { say, translatePage } from "./fleet/texts.js";
-import { RESTAURANT_COLOUR } from "./labels.js";
+import { RESTAURANT_COLOUR, shownState } from "./labels.js";
 import { dateAndTime } from "./times.js";
 
 const $ = (id) => document.getElementById(id);
@@ -211,7 +211,6 @@ const orderPanel = new OrderPanel({
   notify,
   close: () => select(null, null),
   open: (found) => findOrder(found),
-  isReturning: (driverId) => index.returning.has(driverId),
   onChange: async (order) => {
     if (order) openOrders.update(order);
     if (order && order.order_id === selectedOrder) select(order.driver_id, order.order_id, { keepsNotice: true });
@@ -225,13 +224,14 @@ const driverPanel = new DriverPanel({
   openPlayback: (driverId) => playback.open(driverId),
   close: () => select(null, null),
   selectOrder: (found) => findOrder(found),
-  onDriver({ driver_id, state, position }) {
+  onDriver({ driver_id, state, is_returning, position }) {
     // Tiles contain no ids; the selected driver is drawn above them.
     if (!isTiled || !position || playback.isOpen) return;
     const [lon_deg, lat_deg] = position.geometry.coordinates;
     const fix_at_ms = Date.parse(position.properties.fix_at);
     const { heading_deg } = position.properties;
-    fleetMap.drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg, heading_deg }, false, true);
+    const shown = shownState(state, is_returning);
+    fleetMap.drawDriver({ driver_id, state: shown, fix_at_ms, lon_deg, lat_deg, heading_deg }, false, true);
   },
 });
 const newOrder = new NewOrderForm({

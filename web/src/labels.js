@@ -11,8 +11,10 @@ export const DRIVER_STATES = {
   on_break: { label: "On break", colour: "#f0e442", shape: "circle", letter: "B" },
   off_duty: { label: "Off duty", colour: "#7a7f88", shape: "circle", letter: "O" },
 };
-// An available courier who takes a failed order back; the server's states do not tell it.
+// An available courier who takes a failed order back, which is no state of the server's.
 export const RETURNING = { label: "On the way back", colour: "#701f5f", shape: "diamond", letter: "←" };
+export const SHOWN_STATES = { ...DRIVER_STATES, returning: RETURNING };
+export const shownState = (state, isReturning) => (state === "available" && isReturning ? "returning" : state);
 export const PAST_SYMBOL = { label: "Past position", colour: "#a05fb4", shape: "ring", letter: "" };
 export const UNKNOWN_SYMBOL = { ...DRIVER_STATES.off_duty, letter: "?" };
 

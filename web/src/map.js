@@ -4,6 +4,7 @@ import maplibregl from "/assets/maplibre.js";
 import { Protocol } from "pmtiles";
 import baseLayers from "protomaps-themes-base";
 import { DOOR_COLOUR, RESTAURANT_COLOUR } from "./labels.js";
+import { mapTexts } from "./map-texts.js";
 import { streetTilesOf } from "./street-tiles.js";
 
 maplibregl.setWorkerUrl(worker);
@@ -43,6 +44,7 @@ export class BaseMap {
       attributionControl: { compact: false },
       dragRotate: false,
       pitchWithRotate: false,
+      locale: mapTexts(document.documentElement.lang),
       ...options,
     });
     this.map.touchZoomRotate.disableRotation();

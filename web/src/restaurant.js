@@ -129,4 +129,4 @@ $("sound").addEventListener("click", async () => {
 // Any touch may start the sound, so that a reload of the tablet does not silence it.
 document.addEventListener("pointerdown", () => bell.isOn || turnSoundOn(), { once: true });
 setInterval(renderConnection, 1000);
-startSession(() => every(REFRESH_MS, refresh));
+startSession(() => every(REFRESH_MS, refresh), undefined, undefined, texts);

@@ -1,6 +1,6 @@
 // The history and the live points of one selected series. Another selection is another instance:
 // late responses of an ended one are discarded.
-import { fetchAsStaff } from "./api.js";
+import { ApiProblem, fetchAsStaff } from "./api.js";
 import { readEventStream } from "./event-stream.js";
 import { SeriesPoints } from "./series-data.js";
 import { takeSlot } from "./stream-slots.js";
@@ -11,7 +11,7 @@ const RETRY_MS = 1000;
 const SLOT_RETRY_MS = 4000; // while other tabs have all the streams
 
 export class SeriesSubscription {
-  /** `onStream()` is called when the stream begins after polls: what came between is in the history. */
+  /** `onStream()` is called when the stream begins after polls or a loss: what came between is in the history. */
   constructor(name, { onChange, onResponse, onError, onStream }) {
     this.name = name;
     this.unit = "";
@@ -22,6 +22,7 @@ export class SeriesSubscription {
     this.events = 0;
     this.isOver = false;
     this.isLive = null; // null: not yet known
+    this.isUnknown = false; // nothing was published with this name
     this.isPolled = this.isDriverSeries; // the page loads its history often
     this.controller = new AbortController();
     Object.assign(this, { onChange, onResponse, onError, onStream });
@@ -57,6 +58,7 @@ export class SeriesSubscription {
       const answer = await (await fetchAsStaff(`${this.path}?${query}`, { signal })).json();
       this.onResponse();
       if (this.isOver || loading.signal.aborted) return;
+      this.isUnknown = false;
       if (this.isPolled) this.isLive = true;
       this.unit = answer.unit;
       this.loaded = { from, to, stands_for: answer.stands_for };
@@ -66,9 +68,16 @@ export class SeriesSubscription {
       this.onChange();
     } catch (error) {
       if (this.isOver || loading.signal.aborted) return;
-      if (this.isPolled) this.isLive = false;
-      this.onError(error);
+      this.#fail(error, this.isPolled);
     }
+  }
+
+  /** Note a failed request. That there is no such series is an answer, not a lost connection. */
+  #fail(error, isOfLive) {
+    this.isUnknown = error instanceof ApiProblem && error.status === 404;
+    if (this.isUnknown || isOfLive) this.isLive = this.isUnknown ? null : false;
+    this.onChange();
+    this.onError(error);
   }
 
   /** Merge the points received since the last frame; whether there were any. */
@@ -107,10 +116,11 @@ export class SeriesSubscription {
     const headers = this.lastId ? { "Last-Event-ID": this.lastId } : {};
     const request = async (signal) => {
       const response = await fetchAsStaff(`${this.path}/stream`, { headers, signal });
+      const wasAway = this.isPolled || this.isLive === false;
       this.isLive = true;
-      this.onResponse();
-      if (this.isPolled) this.onStream();
       this.isPolled = false;
+      this.onResponse();
+      if (wasAway) this.onStream();
       return response;
     };
     try {
@@ -118,9 +128,9 @@ export class SeriesSubscription {
         signal: this.controller.signal,
         onEvent: (event) => this.#onEvent(event),
       });
+      this.isLive = false; // ended by the server
     } catch (error) {
-      if (!this.isOver) this.onError(error);
+      if (!this.isOver) this.#fail(error, true);
     }
-    if (!this.isOver) this.isLive = false;
   }
 }

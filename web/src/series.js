@@ -1,7 +1,7 @@
 // The series page: a list, one selected series with its history and live points, and a second one.
-import { fetchAsStaff, showSignIn, startSession, Unauthorized } from "./api.js";
+import { ApiProblem, fetchAsStaff, showSignIn, startSession, Unauthorized } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
-import { el } from "./elements.js";
+import { el, fill } from "./elements.js";
 import { Chart } from "./series-chart.js";
 import { SeriesSubscription } from "./series-subscription.js";
 import { failureText } from "./refusals.js";
@@ -30,6 +30,7 @@ let loadedAt = 0;
 let describedAt = 0;
 let isFailing = false; // the last request
 let respondedAt = Date.now();
+let isStale = false; // without a connection: the figures stand still
 
 const banner = new ConnectionBanner($("connection-banner"));
 
@@ -46,14 +47,21 @@ function onResponse() {
 
 function onError(error) {
   if (error instanceof Unauthorized) return showSignIn();
+  if (error instanceof ApiProblem && error.status < 500) return onResponse(); // refused, by a server that answers
   isFailing = true;
   drawStatus();
 }
 
-/** Live while the selected series' stream is connected; without one, while requests succeed. */
+/** Live while the streams of what is shown are connected; without one, while requests succeed. */
 function drawStatus() {
-  const isLive = !isFailing && (selected ? selected.isLive : true);
+  const shown = [selected, second].filter((one) => one && !one.isUnknown).map((one) => one.isLive);
+  const isLive = isFailing || shown.includes(false) ? false : shown.includes(null) ? null : true;
   banner.update(isLive === false ? respondedAt : null);
+  if (isStale === $("connection-banner").hidden) {
+    isStale = !isStale;
+    document.body.classList.toggle("stale", isStale);
+    isDirty = true;
+  }
   const text = isLive === false ? say("not connected") : isLive ? say("live") : "";
   if ($("connection").textContent !== text) $("connection").textContent = text;
   $("connection").classList.toggle("disconnected", isLive === false);
@@ -123,7 +131,8 @@ function select(name) {
   listed.get(name)?.button.setAttribute("aria-current", "true");
   updateAddress();
   $("name").textContent = name;
-  $("newest").textContent = $("range-text").textContent = $("range-error").textContent = "";
+  fill($("newest"), "", () => []);
+  $("range-text").textContent = $("range-error").textContent = "";
   isDirty = true;
   chart.goLive();
 }
@@ -135,7 +144,7 @@ function selectSecond(name) {
   second = name ? subscribe(name) : null;
   $("second").hidden = !second;
   $("second-name").textContent = name ?? "";
-  $("second-newest").textContent = "";
+  fill($("second-newest"), "", () => []);
   $("second-chart").setAttribute("aria-label", name ?? "");
   updateAddress();
   isDirty = true;
@@ -164,11 +173,16 @@ const secondChart = new Chart($("second-chart"), () => {
 function load() {
   if (!selected) return;
   loadedAt = Date.now();
-  chart.slide(loadedAt / 1000);
+  slide(loadedAt / 1000);
   // half a range more to the left, for panning
   const earlier = chart.isLive ? (chart.to - chart.from) / 2 : 0;
   const to = chart.isLive ? chart.to + 5 : chart.to; // a source's clock may be fast
   for (const one of [selected, second]) one?.load(chart.from - earlier, to, chart.width * 2);
+}
+
+/** Move the chart to now; without a connection it stands still, once it has a range. */
+function slide(nowS) {
+  return (!isStale || !chart.to) && chart.slide(nowS);
 }
 
 function frame() {
@@ -176,7 +190,7 @@ function frame() {
   const nowS = Date.now() / 1000;
   if (!selected) return;
   const hasNew = [selected, second].filter((one) => one?.mergePending()).length > 0;
-  const hasMoved = chart.slide(nowS);
+  const hasMoved = slide(nowS);
   if (!(hasNew || hasMoved || isDirty)) return;
   isDirty = false;
   for (const [one, view] of [[selected, chart], [second, secondChart]]) {
@@ -193,9 +207,9 @@ function frame() {
 
 function describe() {
   const { xs, ys } = selected.data;
-  if (second) $("second-newest").textContent = newestOf(second);
+  if (second) showNewest("second-newest", second);
   const [first, last] = [selected.data.indexOf(chart.from), selected.data.indexOf(chart.to)];
-  $("newest").textContent = newestOf(selected);
+  showNewest("newest", selected);
   if (!xs.length) return;
   let [low, high] = [Infinity, -Infinity];
   for (let n = first; n < last; n++) {
@@ -216,8 +230,11 @@ function describe() {
   }
 }
 
-function newestOf({ data: { ys }, unit, loaded }) {
-  return ys.length ? format(ys.at(-1), unit) : loaded ? say("no value yet") : "";
+/** Show a series' newest value, and without a connection the time that it is of. */
+function showNewest(id, { data: { xs, ys }, unit, loaded, isUnknown }) {
+  const value = ys.length ? format(ys.at(-1), unit) : isUnknown ? say("No series with this name.") : loaded ? say("no value yet") : "";
+  const at = isStale && ys.length ? say("at {}", timeOf(xs.at(-1))) : "";
+  fill($(id), [value, at], () => [value, at && el("span", { class: "as-of" }, ` ${at}`)]);
 }
 
 function format(value, unit) {

@@ -72,7 +72,7 @@ async def picture_observe(studio: Studio) -> None:
 
 
 async def picture_series(studio: Studio) -> None:
-    """No series selected, one, and two."""
+    """No series selected, one, two, and two without a connection."""
     with closing(Source(studio.city.stack, "box-0")) as source:
         for measure in ("box_c", "door"):
             await source.publish_values(measure, *(((n * 7) % 40) - 25.5 for n in range(120)))
@@ -96,6 +96,13 @@ async def picture_series(studio: Studio) -> None:
             await page.locator("#table summary").click()
             return page
 
+        async def without_connection(**options: Any) -> Page:
+            page = await two(**options)
+            await page.context.set_offline(True)
+            await page.wait_for_selector(".stale .as-of")
+            return page
+
         await studio.take("none selected", none)
         await studio.take("one", one)
         await studio.take("two", two)
+        await studio.take("no connection", without_connection)

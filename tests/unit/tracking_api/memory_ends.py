@@ -84,7 +84,7 @@ class MemoryEnds:
         return OrderReturn(order_id, "d1", NOON, NOON)
 
     async def list_returns(self, limit: int) -> list[OpenReturn]:
-        return [OpenReturn(ORDER.order_id, "d1", NOON, 1, "Da Mario")][:limit]
+        return [OpenReturn(ORDER.order_id, "d1", NOON, 1, "Da Mario", "available")][:limit]
 
     async def import_orders(
         self, orders: Sequence[NumberedOrder], who: str, *, dry_run: bool

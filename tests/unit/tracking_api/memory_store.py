@@ -83,6 +83,7 @@ class MemoryStore(MemoryAdministration, MemoryCustomerPage, MemoryEnds, MemoryRe
         self.searched: list[tuple[str | None, DueRange | None]] = []
         # driver_id, open orders, whether they have the order, place
         self.couriers: list[tuple[str, int, bool, tuple[float, float]]] = []
+        self.returning: set[str] = set()  # of them
         self.look_ups = 0
         self.away = False
 
@@ -346,7 +347,7 @@ class MemoryStore(MemoryAdministration, MemoryCustomerPage, MemoryEnds, MemoryRe
         return [
             CourierChoice(
                 NOON, driver_id, driver_id, None, 100.0, 0.5, open_orders, is_current,
-                11.25, 43.77, None, *place, NOON, NOON, None,
+                11.25, 43.77, None, *place, NOON, NOON, None, driver_id in self.returning,
             )
             for driver_id, open_orders, is_current, place in self.couriers
         ]  # fmt: skip

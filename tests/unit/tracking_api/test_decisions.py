@@ -40,14 +40,18 @@ async def test_couriers__of_an_order__are_ranked_by_minutes_then_open_orders_the
     def at(north_m: float) -> tuple[float, float]:
         return offset(PICKUP, 0, north_m)
 
+    store.returning = {"back"}
     store.couriers = [
         ("current", 1, True, at(10)),
-        ("busy", 1, False, at(50)),
+        ("busy", 2, False, at(50)),
+        ("back", 0, False, at(55)),
         ("far", 0, False, at(3000)),
         ("near", 0, False, at(60)),
     ]
     couriers = (await http.get(COURIERS)).json()["couriers"]
-    assert [one["driver_id"] for one in couriers] == ["near", "busy", "far", "current"]
+    ranked = [(one["driver_id"], one["is_returning"]) for one in couriers]
+    assert [one for one, _ in ranked] == ["near", "back", "busy", "far", "current"]
+    assert [one for one, is_returning in ranked if is_returning] == ["back"]
     near = couriers[0]
     assert (near["pickup_s"], near["distance_m"], near["route"]) == (20, 90, "straight_line")
     assert (near["battery"], near["presence"], near["age_s"]) == (0.5, "online", 0)

@@ -3,7 +3,7 @@ import { AnswerOrder, getJson } from "../api.js";
 import { el } from "../elements.js";
 import { PRESENCES } from "../labels.js";
 import { minutes } from "../times.js";
-import { say, since } from "./texts.js";
+import { decimal, say, since } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
 const MAX_COURIERS = 8; // so that each has a digit
@@ -11,10 +11,6 @@ const MAX_COURIERS = 8; // so that each has a digit
 export class CourierChoice {
   #form = null;
   #answers = new AnswerOrder();
-
-  constructor(isReturning) {
-    this.isReturning = isReturning;
-  }
 
   /** Keep the text field and the radio buttons of a form in step. */
   attach(form) {
@@ -35,7 +31,7 @@ export class CourierChoice {
     if (form !== this.#form || !form.isConnected || !isNewer()) return;
     const chosen = form.querySelector("#courier").value.trim();
     const focused = document.activeElement?.name === "ranked" ? document.activeElement.value : null;
-    const items = couriers.map((one, n) => courierItem(one, n + 1, one.driver_id === chosen, this.isReturning(one.driver_id)));
+    const items = couriers.map((one, n) => courierItem(one, n + 1, one.driver_id === chosen));
     $("couriers").replaceChildren(...items);
     if (!couriers.length) $("couriers").append(el("li", { class: "muted small" }, say("No courier is free.")));
     this.#radios().find((one) => one.value === focused)?.focus();
@@ -54,15 +50,15 @@ export class CourierChoice {
   }
 }
 
-function courierItem(courier, rank, isChosen, isReturning) {
+function courierItem(courier, rank, isChosen) {
   const radio = el("input", { type: "radio", name: "ranked", value: courier.driver_id });
   radio.checked = isChosen;
   radio.disabled = courier.is_current;
   const orders = courier.open_orders;
   const facts = [
-    `${(courier.distance_m / 1000).toFixed(1)} km`,
+    `${decimal((courier.distance_m / 1000).toFixed(1))} km`,
     courier.is_current ? say("has this order") : orders ? say(orders === 1 ? "1 order" : "{} orders", orders) : null,
-    isReturning ? say("takes an order back") : orders || courier.is_current ? null : say("free"),
+    courier.is_returning ? say("takes an order back") : orders || courier.is_current ? null : say("free"),
     courier.battery === null ? null : say("battery {} %", Math.round(courier.battery * 100)),
     courier.presence === "online" ? null : say(PRESENCES[courier.presence].label).toLowerCase(),
     since(courier.age_s),

@@ -1,11 +1,10 @@
 // Drivers as a list, for a browser that cannot draw the map.
 import { el, fill } from "../elements.js";
-import { DRIVER_STATES, PRESENCES, RETURNING } from "../labels.js";
+import { PRESENCES, SHOWN_STATES } from "../labels.js";
 import { symbolElement } from "./symbols.js";
 import { say } from "./texts.js";
 
 const SHOWN = 200;
-const STATES = { ...DRIVER_STATES, returning: RETURNING };
 
 /** Draw the drivers that the filters show; `select(driverId)` gets a chosen one. */
 export function drawDriverList(container, index, select) {
@@ -25,9 +24,9 @@ export function drawDriverList(container, index, select) {
         el(
           "button",
           { type: "button", onclick: () => select(id) },
-          symbolElement(STATES[state] ?? STATES.off_duty),
+          symbolElement(SHOWN_STATES[state] ?? SHOWN_STATES.off_duty),
           el("span", { class: "mono" }, id),
-          el("span", { class: "muted small" }, `${say(STATES[state]?.label ?? state)} · ${say(PRESENCES[presence].label)}`),
+          el("span", { class: "muted small" }, `${say(SHOWN_STATES[state]?.label ?? state)} · ${say(PRESENCES[presence].label)}`),
         ),
       ),
     ),

@@ -1,7 +1,7 @@
 // The selected driver: state, device, stops in their order, and the track of the last half hour.
 import { AnswerOrder, getJson } from "../api.js";
 import { el } from "../elements.js";
-import { DRIVER_STATES, DUTIES, PRESENCES, RETURNING } from "../labels.js";
+import { DUTIES, PRESENCES, SHOWN_STATES, shownState } from "../labels.js";
 import { say, since } from "./texts.js";
 import { drawStops } from "./stops.js";
 
@@ -50,9 +50,9 @@ export class DriverPanel {
   #draw(driver) {
     const { position, battery } = driver;
     const speed = position?.properties.speed_mps;
-    const isReturning = driver.state === "available" && this.index.returning.has(driver.driver_id);
+    const state = shownState(driver.state, driver.is_returning);
     const facts = [
-      ["State", say((isReturning ? RETURNING : DRIVER_STATES[driver.state]).label)],
+      ["State", say(SHOWN_STATES[state].label)],
       ["Duty", say(DUTIES[driver.duty].label)],
       ["Presence", say(PRESENCES[driver.presence].label)],
       ["Last seen", position ? since(position.properties.age_s) : say("never")],

@@ -1,6 +1,6 @@
 // The drivers of the stream, the counts of the whole fleet, and the filters.
 import { el } from "../elements.js";
-import { DRIVER_STATES, DUTIES, PRESENCES, RETURNING } from "../labels.js";
+import { DRIVER_STATES, DUTIES, PRESENCES, RETURNING, shownState } from "../labels.js";
 import { symbolElement } from "./symbols.js";
 import { say } from "./texts.js";
 
@@ -16,7 +16,7 @@ export class FleetIndex {
     this.columns = {};
     this.limits = { silent_after_s: 60, lost_after_s: 300, moving_mps: 0.5 };
     this.counts = null;
-    this.returning = new Set(); // the ids of couriers who take an order back
+    this.returning = new Map(); // of couriers who take an order back, the id and the state at the last poll
     this.hidden = { state: new Set(), duty: new Set(), presence: new Set() };
     this.serverAheadMs = 0;
   }
@@ -47,14 +47,13 @@ export class FleetIndex {
 
   /** The state, or `returning` for an available courier who takes an order back. */
   stateOf(row) {
-    const state = row[this.columns.state];
-    return state === "available" && this.returning.has(row[0]) ? "returning" : state;
+    return shownState(row[this.columns.state], this.returning.has(row[0]));
   }
 
-  /** The number of known drivers in that state. */
+  /** The number of drivers in that state, of the whole fleet as `counts`. */
   get returningCount() {
-    const rows = [...this.returning].map((id) => this.rows.get(id)).filter(Boolean);
-    return rows.filter((row) => this.stateOf(row) === "returning").length;
+    const states = [...this.returning].map(([id, polled]) => this.rows.get(id)?.[this.columns.state] ?? polled);
+    return states.filter((state) => state === "available").length;
   }
 
   /** The presence by the last arrival, as the server computes it. */
@@ -131,7 +130,7 @@ export function createFilters(index, onChange) {
     const { returningCount } = index;
     entry.hidden = !returningCount;
     returning.textContent = returningCount;
-    if (returningCount) counters.state.available.textContent = index.counts.state.available - returningCount;
+    if (returningCount) counters.state.available.textContent = Math.max(0, index.counts.state.available - returningCount);
     document.getElementById("drivers-count").textContent = index.counts.all.drivers ?? 0;
   };
 }

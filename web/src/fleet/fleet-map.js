@@ -1,5 +1,5 @@
 // The fleet's map: driver markers, clusters, restaurants, a track, and the selected order's places.
-import { DRIVER_STATES, RETURNING, UNKNOWN_SYMBOL } from "../labels.js";
+import { SHOWN_STATES, UNKNOWN_SYMBOL } from "../labels.js";
 import {
   BaseMap, featureCollection, NavigationControl, orderPlaces, placeLayers, pointFeature,
 } from "../map.js";
@@ -18,8 +18,7 @@ function maxBoundsOf({ centre: [lon, lat] }) {
   return lon > west && lon < east && lat > south && lat < north ? OUTLINE_BOUNDS : null;
 }
 
-const SYMBOLS = { ...DRIVER_STATES, returning: RETURNING };
-export const symbolOf = (state) => SYMBOLS[state] ?? UNKNOWN_SYMBOL;
+export const symbolOf = (state) => SHOWN_STATES[state] ?? UNKNOWN_SYMBOL;
 
 /**
  * `on` has select(driverId | null) and move(). The constructor throws where the browser has no

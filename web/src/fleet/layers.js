@@ -1,5 +1,5 @@
 // The layers of the fleet's map: a driver's track, restaurants, and clusters from vector tiles.
-import { DRIVER_STATES, RESTAURANT_COLOUR, UNKNOWN_SYMBOL } from "../labels.js";
+import { DRIVER_STATES, RESTAURANT_COLOUR, RETURNING, UNKNOWN_SYMBOL } from "../labels.js";
 
 export function tileSource(query) {
   const address = `${location.origin}/fleet/tiles/{z}/{x}/{y}.mvt`;
@@ -34,7 +34,8 @@ export const restaurantLayer = {
 
 function byState(property, otherwise) {
   const cases = Object.entries(DRIVER_STATES).flatMap(([state, one]) => [state, one[property]]);
-  return ["match", ["coalesce", ["get", "state"], ""], ...cases, otherwise];
+  const shown = ["match", ["coalesce", ["get", "state"], ""], ...cases, otherwise];
+  return ["case", ["has", "is_returning"], RETURNING[property], shown];
 }
 
 export function clusterLayers(theme, visible) {

@@ -20,10 +20,10 @@ export class OrderPanel {
   #hasFailed = false; // to read more
 
   /** `onChange(order)` gets an order after a command, `notify(notice, error)` what to say. */
-  constructor({ openOrders, nameOf, onChange, notify, close, open, isReturning }) {
+  constructor({ openOrders, nameOf, onChange, notify, close, open }) {
     Object.assign(this, { openOrders, nameOf, onChange, notify, close, open, orderId: null });
     this.details = null; // of the order shown
-    this.couriers = new CourierChoice(isReturning);
+    this.couriers = new CourierChoice();
   }
 
   show(orderId) {

@@ -18,10 +18,10 @@ export class OpenReturns {
     const { returns } = await getJson("/returns?limit=500");
     if (!isNewer()) return;
     this.#draw(returns);
-    const driverIds = new Set(returns.map((one) => one.driver_id));
+    const states = new Map(returns.map((one) => [one.driver_id, one.driver_state]));
     const { returning } = this.index;
-    if (driverIds.size === returning.size && [...driverIds].every((id) => returning.has(id))) return;
-    this.index.returning = driverIds;
+    if (states.size === returning.size && [...states].every(([id, state]) => returning.get(id) === state)) return;
+    this.index.returning = states;
     this.onChange();
   }
 

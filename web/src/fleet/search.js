@@ -2,7 +2,7 @@
 // ones as well. Arrow keys move in the results.
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
-import { DRIVER_STATES, ORDER_STATES } from "../labels.js";
+import { ORDER_STATES, SHOWN_STATES, shownState } from "../labels.js";
 import { say } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -26,7 +26,7 @@ export function createSearch({ selectDriver, selectOrder }) {
     $("search-status").textContent = text ? say("{} found", count) : "";
     $("results").replaceChildren(
       ...found.drivers.map((one) =>
-        result(DRIVER_STATES[one.state], one.driver_id, one.name, () => selectDriver(one)),
+        result(SHOWN_STATES[shownState(one.state, one.is_returning)], one.driver_id, one.name, () => selectDriver(one)),
       ),
       ...found.orders.map((one) =>
         result(ORDER_STATES[one.state], one.order_id.slice(0, 8), orderText(one), () => selectOrder(one)),

@@ -2,6 +2,7 @@
 import { languageOf, localeOf } from "../language.js";
 
 const EN = {
+  signedIn: (name) => `Signed in as ${name}`, notSignedOut: () => "Not signed out: try again",
   signOut: "Sign out", soundOn: "Sound is on", soundOff: "Turn the sound on", fresh: "New orders", kitchen: "In the kitchen",
   gone: "Picked up and ended", none: "No order right now", title: "Orders", confirm: "Confirm", readyIn: "Confirm, ready in",
   minutes: (n) => `${n} min`, ready: "Ready now", later: (n) => `${n} min later`, readyAt: (t) => `Ready at ${t}`,
@@ -14,6 +15,7 @@ const EN = {
   states: { picked_up: "Picked up", delivered: "Delivered", cancelled: "Cancelled", failed: "Not delivered" },
 };
 const IT = {
+  signedIn: (name) => `Accesso come ${name}`, notSignedOut: () => "Uscita non riuscita: riprova",
   signOut: "Esci", soundOn: "Il suono è attivo", soundOff: "Attiva il suono", fresh: "Nuovi ordini", kitchen: "In cucina",
   gone: "Ritirati e conclusi", none: "Nessun ordine al momento", title: "Ordini", confirm: "Conferma", readyIn: "Conferma, pronto tra",
   minutes: (n) => `${n} min`, ready: "È pronto", later: (n) => `${n} min dopo`, readyAt: (t) => `Pronto alle ${t}`,
@@ -26,6 +28,7 @@ const IT = {
   states: { picked_up: "Ritirato", delivered: "Consegnato", cancelled: "Annullato", failed: "Non consegnato" },
 };
 const FR = {
+  signedIn: (name) => `Connecté en tant que ${name}`, notSignedOut: () => "Échec de la déconnexion : réessaie",
   signOut: "Se déconnecter", soundOn: "Le son est activé", soundOff: "Activer le son", fresh: "Nouvelles commandes", kitchen: "En cuisine",
   gone: "Retirées et terminées", none: "Aucune commande pour l'instant", title: "Commandes", confirm: "Confirmer", readyIn: "Confirmer, prête dans",
   minutes: (n) => `${n} min`, ready: "C'est prêt", later: (n) => `${n} min plus tard`, readyAt: (t) => `Prête à ${t}`,
@@ -38,6 +41,7 @@ const FR = {
   states: { picked_up: "Retirée", delivered: "Livrée", cancelled: "Annulée", failed: "Non livrée" },
 };
 const DE = {
+  signedIn: (name) => `Angemeldet als ${name}`, notSignedOut: () => "Nicht abgemeldet: noch einmal versuchen",
   signOut: "Abmelden", soundOn: "Der Ton ist an", soundOff: "Ton einschalten", fresh: "Neue Bestellungen", kitchen: "In der Küche",
   gone: "Abgeholt und beendet", none: "Gerade keine Bestellung", title: "Bestellungen", confirm: "Bestätigen", readyIn: "Bestätigen, fertig in",
   minutes: (n) => `${n} min`, ready: "Jetzt fertig", later: (n) => `${n} min später`, readyAt: (t) => `Fertig um ${t}`,

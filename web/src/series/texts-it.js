@@ -49,5 +49,6 @@ export default {
   Value: "Valore",
   "no value": "nessun valore",
   "no value yet": "ancora nessun valore",
+  "at {}": "alle {}",
   "{} read": "{} letti",
 };
