@@ -77,7 +77,9 @@ GRANT EXECUTE ON FUNCTION
     customer_subscribe_v1, customer_unsubscribe_v1, customer_retry_v1,
     share_links_v1, share_tracks_v1, share_tracks_v2, share_polls_v1, share_watch_v1, share_waits_v1
 TO customer;
-GRANT EXECUTE ON FUNCTION push_subscription__take_due_v1, push_subscription__drop_v1
+GRANT EXECUTE ON FUNCTION
+    push_subscription__take_due_v1, push_subscription__claim_v1, push_subscription__report_v1,
+    push_subscription__drop_v1
 TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION
