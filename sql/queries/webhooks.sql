@@ -2,8 +2,9 @@
 
 
 -- claim_deliveries --
-SELECT delivery_id, webhook_id, url, secrets, message_id, body, attempt, first_attempt_at
-FROM webhook_delivery__claim_v1(%(at_most_each)s::int, %(lease_s)s::float8)
+SELECT delivery_id, webhook_id, url, secrets, message_id, body, attempt, first_attempt_at,
+    event_type, phone, language
+FROM webhook_delivery__claim_v2(%(at_most_each)s::int, %(lease_s)s::float8)
 
 -- report_delivery --
 SELECT webhook_delivery__report_v1(%(delivery_id)s::int8, %(attempt)s::int, %(status)s::int,
@@ -34,7 +35,7 @@ FROM alert__acknowledge_v1(%(alert_id)s::int8, %(who)s)
 
 -- read_webhooks --
 SELECT w.webhook_id, w.url, w.description, w.events, w.is_on, w.off_reason::text, w.off_at,
-    w.failing_since, w.last_success_at, w.created_at, w.created_by, (
+    w.failing_since, w.last_success_at, w.created_at, w.created_by, w.with_contact, (
         SELECT count(*) FROM webhook_delivery d
         WHERE d.webhook_id = w.webhook_id AND d.ended_at IS NULL
     )::int AS pending
@@ -43,7 +44,8 @@ WHERE %(webhook_id)s::uuid IS NULL OR w.webhook_id = %(webhook_id)s
 ORDER BY w.created_at, w.webhook_id
 
 -- create_webhook --
-SELECT create_webhook_v1(%(url)s, %(description)s, %(events)s::text[], %(secret)s, %(who)s)
+SELECT create_webhook_v2(%(url)s, %(description)s, %(events)s::text[], %(with_contact)s,
+    %(secret)s, %(who)s)
 
 -- change_webhook --
 SELECT change_webhook_v1(%(webhook_id)s, %(values)s::jsonb, %(who)s)

@@ -16,11 +16,11 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from doorstep.notification_texts import title_of
 from doorstep.outbound.destination import DestinationRules, RequestFailed
 from doorstep.outbound.poster import Poster
 from doorstep.telemetry import get_logger
 from tracking_api.push.notifier import Notification, Outcome, Recipient
-from tracking_api.push.texts import title_of
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 TIMEOUT_S = 10.0

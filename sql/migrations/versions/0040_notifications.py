@@ -1,4 +1,4 @@
-"""Notifications by web push are sent once, and lost by no crash."""
+"""Notifications by web push are sent once, and lost by no crash; by SMS through webhooks."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid02
 
 from doorstep.errors import StoreUnavailable
+from doorstep.notification_texts import TITLES, title_of
 from doorstep.outbound.destination import DestinationRules
 from doorstep.public_addresses import is_public_address
 from tests.unit.doorstep.http_peer import PATIENCE_S, answering, peer
 from tracking_api.push.notifier import Kind, Notification, Outcome, Recipient
-from tracking_api.push.texts import TITLES, title_of
 from tracking_api.push.web_push import VapidKey, WebPushNotifier
 from tracking_api.push.worker import MAX_AT_ONCE, PushWorker
 
@@ -155,7 +155,8 @@ async def test_worker__database_away__sends_later():
 
 
 def test_texts__every_language__has_every_kind():
-    assert {frozenset(titles) for titles in TITLES.values()} == {frozenset({"nearby", "delivered"})}
+    kinds = frozenset({"nearby", "delivered", "failed"})
+    assert {frozenset(titles) for titles in TITLES.values()} == {kinds}
     assert title_of("nearby", "it-IT") != title_of("nearby", "en") == title_of("nearby", "sv")
 
 
