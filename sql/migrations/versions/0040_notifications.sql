@@ -1,4 +1,5 @@
--- Notifications by web push are sent once, and lost by no crash; by SMS through webhooks.
+-- Notifications by web push are sent once, and lost by no crash; by SMS through webhooks. Requests
+-- of offers compare whether they named the driver.
 
 SET LOCAL search_path = doorstep, public;
 SET LOCAL check_function_bodies = off;  -- functions may refer to objects that are created later
@@ -8,6 +9,7 @@ ALTER TABLE push_subscription
     ADD COLUMN sending_until timestamptz, ADD COLUMN attempts int NOT NULL DEFAULT 0;
 ALTER TABLE webhook ADD COLUMN with_contact bool NOT NULL DEFAULT false;
 ALTER TABLE webhook_delivery ADD COLUMN with_contact bool NOT NULL DEFAULT false;
+ALTER TABLE order_offer ADD COLUMN is_driver_named bool;
 
 -- What to send to a subscription now: nearby, by its notice and while the customer may see the
 -- courier; delivered, within ten minutes, and again within an hour if the attempt has not ended.
@@ -335,6 +337,78 @@ BEGIN
         PERFORM record_audit_v1(by_who, 'webhook.contact', of_webhook_id::text,
             jsonb_build_object('with_contact', w.with_contact));
     END IF;
+END
+$$;
+
+-- Offers a confirmed order: to the named driver, with room for it, or to the next one. Raises DS031
+-- if it has an open offer.
+CREATE OR REPLACE FUNCTION offer_order_as_staff_v1(
+    of_order_id uuid, to_driver_id text, by_name text, with_idempotency_key text
+)
+RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    o orders;
+    offer order_offer;
+    is_free bool;
+    is_named CONSTANT bool := to_driver_id IS NOT NULL;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    SELECT * INTO o FROM orders k WHERE k.order_id = of_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    SELECT * INTO offer FROM order_offer f WHERE f.order_id = of_order_id
+        AND f.offered_by = by_name AND f.offer_key = with_idempotency_key;
+    IF FOUND THEN
+        IF offer.driver_id <> to_driver_id
+            OR offer.is_driver_named <> (to_driver_id IS NOT NULL)
+        THEN
+            RAISE EXCEPTION 'this key was used for another offer' USING ERRCODE = 'DS008';
+        END IF;
+        RETURN NEXT offer;
+        RETURN;
+    END IF;
+    IF o.state <> 'confirmed' THEN
+        PERFORM orders__raise_illegal_transition(of_order_id, 'offer', o.state, 'staff');
+    END IF;
+    UPDATE order_offer f SET ended_at = f.expires_at, outcome = 'expired'
+        WHERE f.order_id = of_order_id AND f.ended_at IS NULL
+            AND f.expires_at <= clock_timestamp();
+    SELECT * INTO offer FROM order_offer f
+        WHERE f.order_id = of_order_id AND f.ended_at IS NULL;
+    IF FOUND THEN
+        RAISE EXCEPTION 'this order is offered to %, until %', offer.driver_id,
+            instant_text(offer.expires_at) USING ERRCODE = 'DS031';
+    END IF;
+    IF to_driver_id IS NULL THEN
+        to_driver_id := order_offer__next_driver(o);
+        IF to_driver_id IS NULL THEN
+            RAISE EXCEPTION 'no driver on duty has room, is near and was not offered this yet'
+                USING ERRCODE = 'DS007';
+        END IF;
+    ELSE
+        SELECT driver_stops__has_room(s.driver_id, of_order_id) INTO is_free FROM driver_state s
+            WHERE s.driver_id = to_driver_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no driver %', to_driver_id USING ERRCODE = 'DS003';
+        ELSIF NOT is_free THEN
+            RAISE EXCEPTION 'driver % is off duty or has no room for another order', to_driver_id
+                USING ERRCODE = 'DS006';
+        END IF;
+    END IF;
+    PERFORM record_audit_v1(by_name, 'order.offer', of_order_id::text,
+        jsonb_build_object('driver_id', to_driver_id));
+    offer := order_offer__open(o, to_driver_id, by_name, with_idempotency_key);
+    UPDATE order_offer f SET is_driver_named = is_named
+        WHERE f.order_offer_id = offer.order_offer_id
+        RETURNING * INTO offer;
+    RETURN NEXT offer;
 END
 $$;
 
