@@ -7,22 +7,28 @@ SELECT customer_page_v1(%(token_sha256)s, %(order_id)s)
 
 -- change_note --
 SELECT customer_note_v1(%(token_sha256)s, %(order_id)s, %(door_note)s::text)
+WHERE commit__confirm_v1()
 
 -- share --
 SELECT customer_share_v1(%(token_sha256)s, %(order_id)s, %(share_sha256)s)
+WHERE commit__confirm_v1()
 
 -- unshare --
 SELECT customer_unshare_v1(%(token_sha256)s, %(order_id)s)
+WHERE commit__confirm_v1()
 
 -- follow_retry --
 SELECT customer_retry_v1(%(token_sha256)s, %(order_id)s, %(retry_sha256)s)
+WHERE commit__confirm_v1()
 
 -- subscribe --
 SELECT customer_subscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint)s::text,
     %(p256dh)s::text, %(auth)s::text, %(language)s::text)
+WHERE commit__confirm_v1()
 
 -- unsubscribe --
 SELECT customer_unsubscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint_sha256)s)
+WHERE commit__confirm_v1()
 
 -- claim_notifications --
 SELECT order_id, kind, endpoint, p256dh, auth, language, owner_sha256, attempt

@@ -32,6 +32,7 @@ LIMIT %(limit)s
 SELECT alert_id, kind::text, order_id, driver_id, webhook_id, raised_at, resolved_at,
     acknowledged_at, acknowledged_by
 FROM alert__acknowledge_v1(%(alert_id)s::int8, %(who)s)
+WHERE commit__confirm_v1()
 
 -- read_webhooks --
 SELECT w.webhook_id, w.url, w.description, w.events, w.is_on, w.off_reason::text, w.off_at,
@@ -49,12 +50,15 @@ SELECT create_webhook_v2(%(url)s, %(description)s, %(events)s::text[], %(with_co
 
 -- change_webhook --
 SELECT change_webhook_v1(%(webhook_id)s, %(values)s::jsonb, %(who)s)
+WHERE commit__confirm_v1()
 
 -- rotate_webhook --
 SELECT rotate_webhook_v1(%(webhook_id)s, %(secret)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- delete_webhook --
 SELECT delete_webhook_v1(%(webhook_id)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- read_deliveries --
 SELECT delivery_id, order_id, order_seq, event_type, created_at, attempts, last_attempt_at,
@@ -70,3 +74,4 @@ LIMIT %(limit)s
 
 -- send_webhook_again --
 SELECT send_webhook_again_v1(%(webhook_id)s, %(delivery_id)s::int8, %(who)s)
+WHERE commit__confirm_v1()
