@@ -96,9 +96,11 @@ FROM find_tokens_v1(%(token_sha256s)s::bytea[])
 
 -- replace_customer_token --
 SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
+WHERE commit__confirm_v1()
 
 -- revoke_customer_tokens --
 SELECT revoke_customer_tokens_v1(%(order_id)s)
+WHERE commit__confirm_v1()
 
 -- create_policy --
 SELECT p.policy_id
@@ -113,9 +115,11 @@ SELECT eta_model__read_v1(%(known)s)
 
 -- set_sampling --
 SELECT driver_sampling__set_v1(%(driver_id)s, %(sampling_policy)s)
+WHERE commit__confirm_v1()
 
 -- unpin_sampling --
 SELECT driver_sampling__unpin_v1(%(driver_id)s)
+WHERE commit__confirm_v1()
 
 -- follow_demand --
 SELECT driver_sampling__follow_demand_v1(%(everybody)s)
@@ -155,10 +159,12 @@ SELECT register_drivers_v1(%(driver_ids)s, %(names)s, %(token_sha256s)s)
 
 -- add_devices --
 SELECT * FROM add_devices_v2(%(kind)s, %(device_ids)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- change_device --
 SELECT * FROM change_device_v2(%(kind)s, %(device_id)s, %(change)s, %(who)s, %(mqtt_hash)s,
     %(token_sha256)s)
+WHERE commit__confirm_v1()
 
 -- list_devices --
 SELECT * FROM list_devices_v1(%(kind)s)
@@ -169,6 +175,7 @@ SELECT device_id, mqtt_hash, is_active, version FROM changed_devices_v2(%(since)
 -- change_staff --
 SELECT * FROM change_staff_v2(%(name)s, %(change)s, %(role)s, %(restaurant_id)s,
     %(token_sha256)s, %(expires_at)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- list_staff --
 SELECT * FROM list_staff_v2()
@@ -179,6 +186,7 @@ FROM open_staff_session_v2(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
 
 -- close_staff_session --
 SELECT close_staff_session_v1(%(session_sha256)s)
+WHERE commit__confirm_v1()
 
 -- record_audit --
 SELECT record_audit_v1(%(who)s, %(action)s, %(subject)s, %(detail)s)

@@ -71,6 +71,7 @@ from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.end_schemas import HandOver
 from tracking_api.orders.imports import IMPORT_PATH as ORDERS_IMPORT
+from tracking_api.orders.offer_schemas import OfferChoice
 from tracking_api.orders.schemas import Cancellation, DriverChoice
 from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
@@ -110,6 +111,7 @@ BODIES: list[type[BaseModel]] = [Cancellation, LinkToken, DoorNote, NewSubscript
 STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
+    OfferChoice,
     NewFailure,
     HandOver,
     NewDriver,

@@ -11,6 +11,7 @@ from uuid import UUID
 from doorstep.store.deadline import fetch_all, fetch_one, is_available
 from doorstep.store.pool import Pool
 from sql import query
+from webhooks.contact import Contact, contact_of
 
 SQL_FILE = "queries/webhooks.sql"
 
@@ -26,6 +27,7 @@ class Delivery(NamedTuple):
     body: str
     attempt: int
     first_attempt_at: datetime
+    contact: Contact | None = None
 
 
 class Attempt(NamedTuple):
@@ -72,7 +74,7 @@ class DatabaseQueue:
         """Take due deliveries. They are due again after `lease_s` unless they are reported."""
         parameters = {"at_most_each": at_most_each, "lease_s": lease_s}
         rows = await fetch_all(self.pool, query("claim_deliveries", SQL_FILE), parameters)
-        return [Delivery(*row) for row in rows]
+        return [Delivery(*row[:-3])._replace(contact=contact_of(*row[-3:])) for row in rows]
 
     async def report(
         self, delivery: Delivery, attempt: Attempt, retry_in_s: float | None

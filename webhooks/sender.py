@@ -10,6 +10,7 @@ import httpx
 
 from doorstep.outbound.destination import DestinationRules, RequestFailed
 from doorstep.outbound.poster import Poster
+from webhooks.contact import with_contact
 from webhooks.queue import Attempt, Delivery
 from webhooks.retries import parse_retry_after
 from webhooks.signatures import signed_headers
@@ -29,7 +30,7 @@ class Sender:
 
     async def send(self, delivery: Delivery) -> Attempt:
         """Make an attempt; every failure is an Attempt, too."""
-        body = delivery.body.encode()
+        body = with_contact(delivery.body, delivery.contact).encode()
         headers = {
             "content-type": "application/json",
             "user-agent": USER_AGENT,

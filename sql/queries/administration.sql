@@ -49,30 +49,37 @@ LIMIT %(limit)s
 
 -- change_driver --
 SELECT change_driver_v1(%(key)s, %(values)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- create_restaurant --
 SELECT create_restaurant_v1(%(values)s, %(who)s)
 
 -- change_restaurant --
 SELECT change_restaurant_v1(%(key)s, %(values)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- retire_restaurant --
 SELECT retire_restaurant_v1(%(key)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- create_area --
 SELECT create_service_area_v1(%(values)s, %(who)s)
 
 -- change_area --
 SELECT change_service_area_v1(%(key)s, %(values)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- retire_area --
 SELECT retire_service_area_v1(%(key)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- change_policy --
 SELECT replace_policy_v1(%(key)s, %(values)s, %(who)s)
 
 -- retire_policy --
 SELECT retire_policy_v1(%(key)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- set_default_policy --
 SELECT set_default_policy_v1(%(key)s, %(who)s)
+WHERE commit__confirm_v1()

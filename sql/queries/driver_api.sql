@@ -24,6 +24,7 @@ FROM open_driver_session_v1(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s
 
 -- close_driver_session --
 SELECT close_driver_session_v1(%(session_sha256)s)
+WHERE commit__confirm_v1()
 
 -- deliver_own_order --
 SELECT order_id, state::text, assignment_no, order_seq, driver_id, pin_refusal, tries_left,

@@ -1,9 +1,11 @@
 -- issue_phone --
 SELECT generation, is_derived
 FROM issue_phone_v2(%(driver_id)s, %(again)s, %(who)s, %(mqtt_hash)s::text, %(token_sha256)s::bytea)
+WHERE commit__confirm_v1()
 
 -- revoke_phone --
 SELECT revoke_phone_v1(%(driver_id)s, %(who)s)
+WHERE commit__confirm_v1()
 
 -- phone_generation --
 SELECT generation, mqtt_hash IS NULL FROM phone_credential WHERE driver_id = %(driver_id)s

@@ -17,3 +17,4 @@ WHERE commit__confirm_v1()
 
 -- set_ready --
 SELECT restaurant_set_ready_v1(%(token_sha256)s, %(order_id)s, %(ready_at)s)
+WHERE commit__confirm_v1()

@@ -13,6 +13,7 @@ CREATE TABLE order_offer (
     offered_by text,  -- a member of staff; null: the policy
     offer_key text,  -- the idempotency key of offered_by
     decline_key text,  -- the idempotency key of the driver
+    is_driver_named bool,  -- by the request with offer_key; null in an offer of an earlier release
     CHECK ((ended_at IS NULL) = (outcome IS NULL)),
     UNIQUE (order_id, offered_by, offer_key)
 );

@@ -20,7 +20,12 @@ CREATE TABLE push_subscription (
     auth text NOT NULL CHECK (octet_length(auth) <= 100),
     "language" text NOT NULL DEFAULT 'en' CHECK (octet_length(language) <= 35),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    nearby_at timestamptz,  -- when the notification was taken for sending
+    nearby_at timestamptz,  -- when the notification was first taken for sending
+    delivered_at timestamptz,  -- likewise
+    -- of the notification that was taken last; null once it has ended
+    due_at timestamptz,  -- when it may be taken again
+    sending_until timestamptz,  -- an attempt is under way; later, its process has died
+    attempts int NOT NULL DEFAULT 0,
     PRIMARY KEY (owner_sha256, endpoint)
 );
 CREATE INDEX push_subscription_order ON push_subscription (order_id);

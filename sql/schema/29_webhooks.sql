@@ -32,6 +32,7 @@ CREATE TABLE webhook (
     last_success_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL,
+    with_contact bool NOT NULL DEFAULT false,  -- an admin allows it the customers' phone numbers
     CHECK (is_on = (off_at IS NULL)),
     CHECK ((off_at IS NULL) = (off_reason IS NULL)),
     CHECK ((old_secret IS NULL) = (old_secret_until IS NULL))
@@ -56,6 +57,7 @@ CREATE TABLE webhook_delivery (
     ended_at timestamptz,
     outcome delivery_outcome,
     is_sent_again bool NOT NULL DEFAULT false,  -- by an admin: outside the order's sequence
+    with_contact bool NOT NULL DEFAULT false,  -- to tell the customer, who had no web push
     UNIQUE (webhook_id, order_id, order_seq),
     CHECK ((ended_at IS NULL) = (outcome IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.1);

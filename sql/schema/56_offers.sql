@@ -206,6 +206,7 @@ DECLARE
     o orders;
     offer order_offer;
     is_free bool;
+    is_named CONSTANT bool := to_driver_id IS NOT NULL;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
     SELECT * INTO o FROM orders k WHERE k.order_id = of_order_id;
@@ -215,7 +216,9 @@ BEGIN
     SELECT * INTO offer FROM order_offer f WHERE f.order_id = of_order_id
         AND f.offered_by = by_name AND f.offer_key = with_idempotency_key;
     IF FOUND THEN
-        IF offer.driver_id <> to_driver_id THEN
+        IF offer.driver_id <> to_driver_id
+            OR offer.is_driver_named <> (to_driver_id IS NOT NULL)
+        THEN
             RAISE EXCEPTION 'this key was used for another offer' USING ERRCODE = 'DS008';
         END IF;
         RETURN NEXT offer;
@@ -251,7 +254,11 @@ BEGIN
     END IF;
     PERFORM record_audit_v1(by_name, 'order.offer', of_order_id::text,
         jsonb_build_object('driver_id', to_driver_id));
-    RETURN NEXT order_offer__open(o, to_driver_id, by_name, with_idempotency_key);
+    offer := order_offer__open(o, to_driver_id, by_name, with_idempotency_key);
+    UPDATE order_offer f SET is_driver_named = is_named
+        WHERE f.order_offer_id = offer.order_offer_id
+        RETURNING * INTO offer;
+    RETURN NEXT offer;
 END
 $$;
 

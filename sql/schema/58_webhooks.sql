@@ -29,35 +29,51 @@ AS $$
     LEFT JOIN order_detail d ON d.order_id = of_order_id
 $$;
 
+-- Whether an event is to reach its customer by SMS or the like: there is a phone number, and no
+-- subscription to web push. Decided with the event, since the push ends the subscription.
+CREATE FUNCTION webhook_delivery__needs_contact(of_order_id uuid, of_type text)
+RETURNS bool LANGUAGE sql STABLE
+AS $$
+    SELECT of_type IN ('order.nearby', 'order.delivered', 'order.failed')
+        AND EXISTS (SELECT FROM order_detail d
+            WHERE d.order_id = of_order_id AND d.customer_phone IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM push_subscription p
+            JOIN access_token t ON t.token_sha256 = p.owner_sha256
+            WHERE p.order_id = of_order_id AND t.revoked_at IS NULL)
+$$;
+
 -- Queues an event of an order for each webhook that is on and wants it.
 CREATE FUNCTION webhook_delivery__queue(of_order_id uuid, of_order_seq int, of_type text)
 RETURNS void LANGUAGE plpgsql
 AS $$
 DECLARE
-    to_webhook_id uuid;
+    w webhook;
 BEGIN
-    FOR to_webhook_id IN
-        SELECT w.webhook_id FROM webhook w
-        WHERE w.is_on AND (w.events IS NULL OR of_type = ANY (w.events)) ORDER BY w.webhook_id
+    FOR w IN
+        SELECT * FROM webhook k
+        WHERE k.is_on AND (k.events IS NULL OR of_type = ANY (k.events)) ORDER BY k.webhook_id
     LOOP
         -- The lock excludes that the last of them ends unseen.
         PERFORM FROM webhook_delivery d
-            WHERE d.webhook_id = to_webhook_id AND d.order_id = of_order_id AND d.ended_at IS NULL
+            WHERE d.webhook_id = w.webhook_id AND d.order_id = of_order_id AND d.ended_at IS NULL
                 AND NOT d.is_sent_again
             ORDER BY d.order_seq FOR UPDATE;
-        INSERT INTO webhook_delivery (webhook_id, order_id, order_seq, event_type, due_at)
-        VALUES (to_webhook_id, of_order_id, of_order_seq, of_type,
-            CASE WHEN FOUND THEN 'infinity' ELSE clock_timestamp() END);
+        INSERT INTO webhook_delivery (webhook_id, order_id, order_seq, event_type, due_at,
+            with_contact)
+        VALUES (w.webhook_id, of_order_id, of_order_seq, of_type,
+            CASE WHEN FOUND THEN 'infinity' ELSE clock_timestamp() END,
+            w.with_contact AND webhook_delivery__needs_contact(of_order_id, of_type));
     END LOOP;
 END
 $$;
 
 -- Gives out due deliveries, of each webhook at most `at_most_each` at a time, and one while it
--- fails. An attempt that is not reported within lease_s is made again.
-CREATE FUNCTION webhook_delivery__claim_v1(at_most_each int, lease_s float8)
+-- fails. An attempt that is not reported within lease_s is made again. With the customer's phone
+-- number only if the webhook may have it, and while the news is fresh; it is stored nowhere else.
+CREATE FUNCTION webhook_delivery__claim_v2(at_most_each int, lease_s float8)
 RETURNS TABLE (
     delivery_id int8, webhook_id uuid, url text, secrets text[], message_id text, body text,
-    attempt int, first_attempt_at timestamptz
+    attempt int, first_attempt_at timestamptz, event_type text, phone text, language text
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -72,7 +88,8 @@ BEGIN
     FOR w IN SELECT * FROM webhook k WHERE k.is_on ORDER BY k.webhook_id LOOP
         RETURN QUERY
         WITH due AS MATERIALIZED (
-            SELECT d.delivery_id FROM webhook_delivery d
+            SELECT d.delivery_id, d.order_id, d.event_type, d.created_at, d.with_contact
+            FROM webhook_delivery d
             WHERE d.webhook_id = w.webhook_id AND d.ended_at IS NULL AND d.due_at <= at
             ORDER BY d.due_at
             LIMIT greatest(0, CASE WHEN w.failing_since IS NULL THEN at_most_each ELSE 1 END - (
@@ -83,15 +100,35 @@ BEGIN
         UPDATE webhook_delivery d SET due_at = until, sending_until = until,
             attempts = d.attempts + 1, last_attempt_at = at,
             first_attempt_at = coalesce(d.first_attempt_at, at)
-        FROM due WHERE d.delivery_id = due.delivery_id
+        FROM due LEFT JOIN LATERAL (
+            SELECT t.customer_phone, t.customer_language FROM order_detail t
+            WHERE t.order_id = due.order_id AND due.with_contact AND w.with_contact
+                AND due.created_at > at - CASE due.event_type WHEN 'order.nearby'
+                    THEN interval '5 min' ELSE interval '1 hour' END
+        ) AS c (phone, language) ON true
+        WHERE d.delivery_id = due.delivery_id
         RETURNING d.delivery_id, w.webhook_id, w.url,
             array_remove(ARRAY[w.secret,
                 CASE WHEN w.old_secret_until > at THEN w.old_secret END], NULL),
             'msg_' || replace(d.order_id::text, '-', '') || '_' || d.order_seq,
             webhook_delivery__body(d.order_id, d.order_seq, d.event_type),
-            d.attempts, d.first_attempt_at;
+            d.attempts, d.first_attempt_at, d.event_type, c.phone, c.language;
     END LOOP;
 END
+$$;
+
+-- As webhook_delivery__claim_v2, without customers.
+CREATE FUNCTION webhook_delivery__claim_v1(at_most_each int, lease_s float8)
+RETURNS TABLE (
+    delivery_id int8, webhook_id uuid, url text, secrets text[], message_id text, body text,
+    attempt int, first_attempt_at timestamptz
+)
+LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT c.delivery_id, c.webhook_id, c.url, c.secrets, c.message_id, c.body, c.attempt,
+        c.first_attempt_at
+    FROM webhook_delivery__claim_v2(at_most_each, lease_s) c
 $$;
 
 -- Makes the next event of an order due, once none before it is pending.
@@ -164,9 +201,11 @@ AS $$
     WHERE d.ended_at IS NULL AND w.is_on
 $$;
 
--- Adds a webhook. Raises DS072 beyond 100 of them.
-CREATE FUNCTION create_webhook_v1(
-    to_url text, with_description text, of_events text[], with_secret text, by_who text
+-- Adds a webhook; `allow_contact` allows it the customers' phone numbers. Raises DS072 beyond 100
+-- webhooks.
+CREATE FUNCTION create_webhook_v2(
+    to_url text, with_description text, of_events text[], allow_contact bool, with_secret text,
+    by_who text
 )
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -178,15 +217,27 @@ BEGIN
     IF (SELECT count(*) FROM webhook) >= 100 THEN
         RAISE EXCEPTION 'there are 100 webhooks already' USING ERRCODE = 'DS072';
     END IF;
-    INSERT INTO webhook (url, description, events, secret, created_by)
-    VALUES (to_url, coalesce(with_description, ''), of_events, with_secret, by_who)
+    INSERT INTO webhook (url, description, events, with_contact, secret, created_by)
+    VALUES (to_url, coalesce(with_description, ''), of_events, allow_contact, with_secret, by_who)
     RETURNING webhook_id INTO created_id;
-    PERFORM record_audit_v1(by_who, 'webhook.create', created_id::text, NULL);
+    PERFORM record_audit_v1(by_who, 'webhook.create', created_id::text,
+        CASE WHEN allow_contact THEN jsonb_build_object('with_contact', true) END);
     RETURN created_id;
 END
 $$;
 
--- Sets url, description, events (null: all) or is_on. Pending deliveries of one that is switched on
+-- As create_webhook_v2, without customers.
+CREATE FUNCTION create_webhook_v1(
+    to_url text, with_description text, of_events text[], with_secret text, by_who text
+)
+RETURNS uuid LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT create_webhook_v2(to_url, with_description, of_events, false, with_secret, by_who)
+$$;
+
+-- Sets url, description, events (null: all), with_contact or is_on. A new url alone takes
+-- with_contact back: it was allowed to the old one. Pending deliveries of one that is switched on
 -- begin anew, due now. Raises DS071 for an unknown webhook.
 CREATE FUNCTION change_webhook_v1(of_webhook_id uuid, "values" jsonb, by_who text)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
@@ -194,6 +245,7 @@ SET search_path = doorstep, public, pg_temp
 AS $$
 DECLARE
     w webhook;
+    had_contact bool;
 BEGIN
     IF "values" -> 'is_on' = 'true' THEN
         -- Before the webhook, as reports lock them. An attempt under way becomes a stale one.
@@ -208,15 +260,21 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no webhook %', of_webhook_id USING ERRCODE = 'DS071';
     END IF;
+    had_contact := w.with_contact;
+    w.with_contact := w.with_contact AND w.url = coalesce("values" ->> 'url', w.url);
     w := jsonb_populate_record(w, "values");
     UPDATE webhook k SET url = w.url, description = w.description, events = w.events,
-        is_on = w.is_on,
+        with_contact = w.with_contact, is_on = w.is_on,
         off_at = CASE WHEN NOT w.is_on THEN coalesce(k.off_at, clock_timestamp()) END,
         off_reason = CASE WHEN NOT w.is_on THEN coalesce(k.off_reason, 'admin') END,
         failing_since = CASE WHEN k.is_on = w.is_on THEN k.failing_since END
     WHERE k.webhook_id = of_webhook_id;
     PERFORM administration__record_audit(
         by_who, 'webhook.change', of_webhook_id::text, "values");
+    IF w.with_contact <> had_contact OR "values" ? 'with_contact' THEN
+        PERFORM record_audit_v1(by_who, 'webhook.contact', of_webhook_id::text,
+            jsonb_build_object('with_contact', w.with_contact));
+    END IF;
 END
 $$;
 

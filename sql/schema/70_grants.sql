@@ -78,7 +78,9 @@ GRANT EXECUTE ON FUNCTION
     customer_subscribe_v1, customer_unsubscribe_v1, customer_retry_v1,
     share_links_v1, share_tracks_v1, share_tracks_v2, share_polls_v1, share_watch_v1, share_waits_v1
 TO customer;
-GRANT EXECUTE ON FUNCTION push_subscription__take_due_v1, push_subscription__drop_v1
+GRANT EXECUTE ON FUNCTION
+    push_subscription__take_due_v1, push_subscription__claim_v1, push_subscription__report_v1,
+    push_subscription__drop_v1
 TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION
@@ -112,17 +114,18 @@ GRANT SELECT (ready_at, scheduled_for, promised_from, promised_to, address, exte
 ON order_detail TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION
-    webhook_delivery__claim_v1, webhook_delivery__report_v1, webhook_delivery__backlog_v1
+    webhook_delivery__claim_v1, webhook_delivery__claim_v2, webhook_delivery__report_v1,
+    webhook_delivery__backlog_v1
 TO webhooks;
 GRANT EXECUTE ON FUNCTION order_notice__decide_v1, alert__update_v1 TO driver_events;
 GRANT EXECUTE ON FUNCTION
-    alert__acknowledge_v1, create_webhook_v1, change_webhook_v1, rotate_webhook_v1,
-    delete_webhook_v1, send_webhook_again_v1, order_notice__read_v1
+    alert__acknowledge_v1, create_webhook_v1, create_webhook_v2, change_webhook_v1,
+    rotate_webhook_v1, delete_webhook_v1, send_webhook_again_v1, order_notice__read_v1
 TO tracking_api;
 GRANT SELECT ON alert, order_notice, webhook_delivery TO tracking_api;
 GRANT SELECT (
     webhook_id, url, description, events, is_on, off_reason, off_at, failing_since,
-    last_success_at, created_at, created_by
+    last_success_at, created_at, created_by, with_contact
 ) ON webhook TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION commit__confirm_v1

@@ -203,7 +203,7 @@ async def test_track__without_webgl__is_readable(city, open_page, screenshots):
     await page.screenshot(path=screenshots / "track-no-webgl.png")
 
 
-async def test_push__message_of_the_push_service__is_shown_as_a_notification(city, open_page):
+async def test_push__messages_of_the_push_service__are_shown_as_one_notification(city, open_page):
     order = await city.order()
     page = await open_page(order["customer_link"], size=PHONE)
     await page.context.grant_permissions(["notifications"])
@@ -223,22 +223,27 @@ async def test_push__message_of_the_push_service__is_shown_as_a_notification(cit
         return bool(registrations)
 
     assert await eventually(is_registered)
-    message = {"title": "Il corriere sta arrivando", "tag": "t", "url": "/t/x", "language": "it"}
-    await devtools.send(
-        "ServiceWorker.deliverPushMessage",
-        {
-            "origin": city.url,
-            "registrationId": registrations[-1]["registrationId"],
-            "data": json.dumps(message),
-        },
-    )
     shown = """async () => (await (await navigator.serviceWorker.ready).getNotifications())
       .map((one) => one.title)"""
 
-    async def is_shown() -> bool:
-        return await page.evaluate(shown) == [message["title"]]
+    async def deliver(title: str) -> None:
+        message = {"title": title, "tag": "t", "url": "/t/x", "language": "it"}
+        await devtools.send(
+            "ServiceWorker.deliverPushMessage",
+            {
+                "origin": city.url,
+                "registrationId": registrations[-1]["registrationId"],
+                "data": json.dumps(message),
+            },
+        )
 
-    assert await eventually(is_shown)
+    for title in ("Il corriere sta arrivando", "Il corriere sta arrivando", "È consegnato"):
+        await deliver(title)
+
+        async def is_shown_alone(title: str = title) -> bool:
+            return await page.evaluate(shown) == [title]
+
+        assert await eventually(is_shown_alone)
 
 
 async def test_track__failed_with_another_attempt__leads_to_the_new_order(city, open_page):

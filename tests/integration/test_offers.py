@@ -214,3 +214,18 @@ async def test_offer__that_expires__goes_to_the_next_by_the_running_service(
         await tracking_api.post(f"/orders/{order_id}/cancel")
         for driver_id in bearer:
             await driver_api.post(f"/drivers/{driver_id}/off-duty", headers=bearer[driver_id])
+
+
+async def test_offer__key_with_another_body__is_422(tracking_api, driver_api):
+    order = await create_order(tracking_api, "confirm")
+    path, headers = f"/orders/{order['order_id']}/offers", {**STAFF, "Idempotency-Key": "k"}
+
+    async def offer(**body: Any) -> httpx.Response:
+        return await tracking_api.post(path, json=body, headers=headers)
+
+    first = await offer()
+    assert first.status_code == 201, first.text
+    assert (await offer()).json() == first.json()
+    named = await offer(driver_id=first.json()["driver_id"])
+    problem_of(named, 422, "idempotency-conflict")
+    problem_of(await offer(stop_no=1), 422, "unusable-request")

@@ -8,9 +8,11 @@ from uuid import UUID
 
 import pytest
 
+from doorstep.notification_texts import TITLES
 from tests.database import Database
 from tests.integration.webhook_receiver import Receiver, fates, webhooks_service
 from tests.sql.fleet import Fleet
+from tests.sql.test_webhook_contact import PHONE, carry, create_order
 from tests.unit.webhooks.test_signatures import PAGE
 from webhooks.signatures import sign
 
@@ -192,3 +194,28 @@ def test_receiver__that_is_dead_for_the_whole_time__is_switched_off(
         assert wait_until(lambda: not fleet.run(read, webhook_id)[0]["is_on"])
     assert fleet.run(read, webhook_id) == [{"is_on": False, "off_reason": "failing"}]
     assert receivers[0].requests >= 3
+
+
+def test_contact__to_a_receiver_that_may_have_it__is_signed_and_in_no_log(
+    fleet: Fleet,
+    database: Database,
+    receivers: list[Receiver],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    refusing = iter(["refused", "lost"])
+    receivers.append(Receiver(lambda: next(refusing, "ok")))
+    [receiver] = receivers
+    create = "SELECT create_webhook_v2(%s, NULL, %s, true, %s, 'anna')"
+    fleet.run(create, receiver.url, ["order.delivered"], SECRET)
+    order_id = create_order(fleet, PHONE)
+    carry(fleet, order_id, "deliver", "d0")
+    with webhooks_service(database):
+        assert wait_until(lambda: pending(fleet) == 0)
+    [event] = receiver.recorded
+    contact = {"phone": PHONE, "language": "it", "text": TITLES["it"]["delivered"]}
+    assert event["data"]["contact"] == contact
+    assert all(f'"{name}"' in PAGE.read_text(encoding="utf-8") for name in ["contact", *contact])
+    [row] = fleet.run("SELECT to_jsonb(d)::text AS text FROM webhook_delivery d")
+    written = capfd.readouterr()
+    assert "started" in written.out + written.err
+    assert not any(PHONE in one for one in (row["text"], written.out, written.err))

@@ -78,12 +78,36 @@ async def test_webhook__changed__keeps_what_is_not_given(tracking_api):
     problem_of(await tracking_api.get(path, headers=STAFF), 404, "unknown-webhook")
 
 
+async def test_webhook__with_contact__is_allowed_to_one_address_and_audited(tracking_api, database):
+    plain, hook = (
+        await add_webhook(tracking_api),
+        await add_webhook(tracking_api, with_contact=True),
+    )
+    assert (plain["with_contact"], hook["with_contact"]) == (False, True)
+    path = f"/webhooks/{hook['webhook_id']}"
+
+    async def changed(**values: Any) -> bool:
+        answer = await tracking_api.patch(path, json=values, headers=STAFF)
+        assert answer.status_code == 200, answer.text
+        is_allowed: bool = answer.json()["with_contact"]
+        return is_allowed
+
+    assert await changed(description="sms", url=URL)
+    assert not await changed(url=f"{URL}/2")
+    assert await changed(url=f"{URL}/3", with_contact=True)
+    assert not await changed(with_contact=False)
+    read = "SELECT detail ->> 'with_contact' AS allowed FROM audit WHERE detail ? 'with_contact'"
+    found = [row["allowed"] for row in database.rows(f"{read} ORDER BY audit_id")]
+    assert found == ["true", "false", "true", "false"]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
         *({"url": "http://shop.example/"}, {"url": "https://a:b@shop.example/"}, {}),
         *({"url": "ftp://shop.example/"}, {"url": f"{URL}#x"}, {"url": "https://[::1"}),
         *({"url": URL, "events": []}, {"url": URL, "events": ["order.x"]}, {"url": "https:///x"}),
+        *({"url": URL, "with_contact": None}, {"url": URL, "with_contact": "some"}),
         *({"url": URL, "secret": "mine"}, {"url": "https://a.example/ü"}),
     ],
 )
@@ -185,6 +209,6 @@ async def test_body__as_the_database_writes_it__is_the_one_of_the_document(track
     read = "SELECT webhook_delivery__body(%s, 1, 'order.created')"
     body = database.value(read, order["order_id"])
     event = WebhookEvent.model_validate_json(body)
-    assert json.loads(event.model_dump_json()) == json.loads(body)
+    assert json.loads(event.model_dump_json(exclude_unset=True)) == json.loads(body)
     assert (event.data.external_id, event.data.reason) == ("shop-7", None)
     assert hook["is_on"]

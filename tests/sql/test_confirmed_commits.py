@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -30,6 +31,9 @@ ORDER: dict[str, object] = {
     "who": "anna",
 }  # fmt: skip
 WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND wait_event = 'SyncRep'"
+CUSTOMER, SESSION = b"c" * 32, b"e" * 32
+ENDPOINT = "https://push.example.org/send/1"
+Parameters = dict[str, object]
 Call = Callable[[psycopg.Connection[Any]], object]
 
 
@@ -145,6 +149,87 @@ def test_repeat__of_a_couriers_command__waits_for_the_standby(
 
     assert commits.waits("driver_api", pick_up)
     assert commits.waits("driver_api", pick_up)
+
+
+def subscribed_order(fleet: Fleet) -> Parameters:
+    order_id = fleet.create_order(token_sha256=CUSTOMER)["order_id"]
+    insert = "INSERT INTO push_subscription VALUES (%s, %s, %s, 'k', 'a')"
+    fleet.run(insert, CUSTOMER, ENDPOINT, order_id)
+    return {
+        "token_sha256": CUSTOMER,
+        "order_id": order_id,
+        "endpoint_sha256": sha256(ENDPOINT.encode()).digest(),
+        "share_sha256": b"s" * 32,
+        "door_note": "x",
+    }
+
+
+def retried_order(fleet: Fleet) -> Parameters:
+    order_id = fleet.create_order(token_sha256=CUSTOMER)["order_id"]
+    retry_id = fleet.create_order()["order_id"]
+    fleet.run("INSERT INTO order_retry (order_id, retry_of) VALUES (%s, %s)", retry_id, order_id)
+    return {"token_sha256": CUSTOMER, "order_id": order_id, "retry_sha256": b"r" * 32}
+
+
+def session_of_staff(fleet: Fleet) -> Parameters:
+    insert = "INSERT INTO access_token (token_sha256, role, name, expires_at, is_session)"
+    fleet.run("INSERT INTO staff (name, role) VALUES ('anna', 'admin')")
+    fleet.run(f"{insert} VALUES (%s, 'staff', 'anna', now() + interval '1 h', true)", SESSION)
+    return {"session_sha256": SESSION}
+
+
+def session_of_a_driver(fleet: Fleet) -> Parameters:
+    insert = "INSERT INTO access_token (token_sha256, role, driver_id, expires_at, is_session)"
+    fleet.run(f"{insert} VALUES (%s, 'driver', 'd1', now() + interval '1 h', true)", SESSION)
+    return {"session_sha256": SESSION}
+
+
+def other_policy(fleet: Fleet) -> Parameters:
+    return {"key": fleet.run("SELECT create_policy_v1('{}') AS id")[0]["id"], "who": "anna"}
+
+
+def open_alert(fleet: Fleet) -> Parameters:
+    raise_it = "INSERT INTO alert (kind, driver_id) VALUES ('over_quota', 'd1') RETURNING alert_id"
+    return {"alert_id": fleet.run(raise_it)[0]["alert_id"], "who": "anna"}
+
+
+def pinned_sampling(fleet: Fleet) -> Parameters:
+    fleet.run("SELECT driver_sampling__set_v1('d1', '{}')")
+    return {"driver_id": "d1"}
+
+
+PAGE, ADMINISTRATION = "queries/customer_page.sql", "queries/administration.sql"
+
+
+@pytest.mark.parametrize(
+    ("role", "file", "name", "prepare"),
+    [
+        ("customer", PAGE, "change_note", subscribed_order),
+        ("customer", PAGE, "share", subscribed_order),
+        ("customer", PAGE, "unshare", subscribed_order),
+        ("customer", PAGE, "unsubscribe", subscribed_order),
+        ("customer", PAGE, "follow_retry", retried_order),
+        ("tracking_api", "queries.sql", "revoke_customer_tokens", subscribed_order),
+        ("tracking_api", "queries.sql", "close_staff_session", session_of_staff),
+        ("tracking_api", "queries.sql", "unpin_sampling", pinned_sampling),
+        ("tracking_api", ADMINISTRATION, "set_default_policy", other_policy),
+        ("tracking_api", "queries/webhooks.sql", "acknowledge_alert", open_alert),
+        ("driver_api", "queries/driver_api.sql", "close_driver_session", session_of_a_driver),
+    ],
+)
+def test_repeat__that_finds_the_work_done__waits_for_the_standby(
+    commits: Commits,
+    fleet: Fleet,
+    role: str,
+    file: str,
+    name: str,
+    prepare: Callable[[Fleet], Parameters],
+) -> None:
+    command = named(name, prepare(fleet), file)
+    commits.lose_standby()
+
+    assert commits.waits(role, command)
+    assert commits.waits(role, command)
 
 
 def test_watermark__of_a_commit_whose_wait_was_cancelled__waits_for_the_standby(

@@ -75,8 +75,13 @@ def refused(customer: Customer, call: str, *parameters: object, token: bytes) ->
 
 
 def take_due(database: Database, order_ids: list[UUID] | None = None) -> list[tuple[str, str]]:
+    """Take what is due, and report it as sent."""
     with database.connect("tracking_api", autocommit=True) as conn:
-        rows = conn.execute("SELECT * FROM push_subscription__take_due_v1(%s)", (order_ids,))
+        claim = "SELECT * FROM push_subscription__claim_v1(%s, 100, 100, 20)"
+        rows = conn.execute(claim, (order_ids,)).fetchall()
+        for _, kind, endpoint, *_, owner, attempt in rows:
+            report = "SELECT push_subscription__report_v1(%s, %s, %s, %s, NULL)"
+            conn.execute(report, (owner, endpoint, kind, attempt))
         return [(row[1], row[2]) for row in rows]
 
 

@@ -195,6 +195,22 @@ def test_offer__in_another_state_or_to_a_busy_or_unknown_driver__is_refused(
         drivers.offer_order(UUID(int=9))
 
 
+def test_offer__to_a_named_driver__is_repeated_with_the_name_only(drivers: Fleet) -> None:
+    order_id = confirmed_order(drivers)
+    first = drivers.offer_order(order_id, "d1", key="k")
+    assert drivers.offer_order(order_id, "d1", key="k") == first
+    with pytest.raises(errors.IdempotencyConflict):
+        drivers.offer_order(order_id, key="k")
+
+
+def test_offer__of_an_earlier_release__is_repeated_by_its_driver(drivers: Fleet) -> None:
+    order_id = confirmed_order(drivers)
+    first = drivers.offer_order(order_id, key="k")
+    drivers.run("UPDATE order_offer SET is_driver_named = NULL")
+    assert drivers.offer_order(order_id, key="k") == first
+    assert drivers.offer_order(order_id, first["driver_id"], key="k") == first
+
+
 def test_offer__repeated_with_its_key__is_one_offer(drivers: Fleet) -> None:
     order_id = confirmed_order(drivers)
     first = drivers.offer_order(order_id, key="k")
@@ -202,6 +218,8 @@ def test_offer__repeated_with_its_key__is_one_offer(drivers: Fleet) -> None:
     assert len(offers(drivers, order_id)) == 1
     with pytest.raises(errors.IdempotencyConflict):
         drivers.offer_order(order_id, "d2", key="k")
+    with pytest.raises(errors.IdempotencyConflict):  # which was not asked for by name
+        drivers.offer_order(order_id, first["driver_id"], key="k")
     with pytest.raises(errors.OfferOpen):  # another person's key is another key
         drivers.offer_order(order_id, key="k", name="dario")
 

@@ -32,7 +32,7 @@ class Hooks:
         return found
 
     def claim(self, at_most: int = 4) -> list[dict[str, Any]]:
-        rows = self.fleet.run("SELECT * FROM webhook_delivery__claim_v1(%s, %s)", at_most, LEASE_S)
+        rows = self.fleet.run("SELECT * FROM webhook_delivery__claim_v2(%s, %s)", at_most, LEASE_S)
         return sorted(rows, key=lambda row: row["delivery_id"])
 
     def report(
@@ -343,7 +343,7 @@ def test_roles__webhooks__reads_no_table_and_tracking_api_no_secret(
         ("webhooks", "SELECT order_id FROM orders"),
         ("webhooks", "SELECT create_webhook_v1('https://x.y', NULL, NULL, 'x', 'anna')"),
         ("tracking_api", "SELECT secret FROM webhook"),
-        ("tracking_api", "SELECT webhook_delivery__claim_v1(1, 1)"),
+        ("tracking_api", "SELECT webhook_delivery__claim_v2(1, 1)"),
     ):
         with (
             connect_as(database, role) as conn,

@@ -12,11 +12,11 @@ from doorstep.http.request_body import json_body
 from tracking_api.context import Context, Dispatcher, Staff
 from tracking_api.orders.offer_schemas import (
     OfferAnswer,
+    OfferChoice,
     Offers,
     UnassignedOrder,
     UnassignedOrders,
 )
-from tracking_api.orders.schemas import DriverChoice
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -40,14 +40,14 @@ async def list_unassigned(
     summary="Offer the order to a named driver, or to the next one",
     responses=problems(401, 403, 404, 409, 413, 415),
     openapi_extra=json_request(
-        DriverChoice, {"nearest": {}, "named": {"driver_id": "d17"}}, required=False
+        OfferChoice, {"nearest": {}, "named": {"driver_id": "d17"}}, required=False
     ),
 )
 async def offer_order(
     order_id: UUID,
     staff: Dispatcher,
     context: Context,
-    choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
+    choice: Annotated[OfferChoice, Depends(json_body(OfferChoice, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OfferAnswer:
     """Offer a confirmed order. It has one open offer at most; the policy's `offer_s` limits it.

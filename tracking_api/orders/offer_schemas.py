@@ -5,10 +5,19 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
+from doorstep.fix import ID_PATTERN
 from doorstep.http.instants import Instant
 from doorstep.store.records import Offer
+
+
+class OfferChoice(BaseModel):
+    """The driver to offer an order to: a named one, or (absent) the next one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    driver_id: str | None = Field(default=None, pattern=f"^{ID_PATTERN}$")
 
 
 class OfferOutcome(StrEnum):

@@ -1,4 +1,7 @@
-"""The seam between what is to be told and the way it goes: web push; SMS or e-mail later. Pure."""
+"""The seam between what is to be told and the way it goes: web push. Pure.
+
+SMS and e-mail go through webhooks: docs/how-to/webhooks.md.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,20 @@ class Recipient(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """One thing to tell about an order."""
+    """One attempt to tell something about an order. `owner_sha256`: of the customer's token."""
 
     order_id: UUID
     kind: Kind
     recipient: Recipient
+    owner_sha256: bytes
+    attempt: int  # 1, 2, …
 
 
 class Notifier(Protocol):
     """A way to reach a customer.
 
     `gone` says that the recipient will never be reached again, `failed` that a retry may succeed.
+    A notification that is sent again replaces the earlier one, so that the customer sees one.
     """
 
     async def send(self, notification: Notification) -> Outcome: ...

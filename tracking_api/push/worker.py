@@ -1,31 +1,32 @@
 """Sends what customers asked to be notified of.
 
-Events in tracking-updates name the orders to look at; the database decides what is due, and gives
-each notification to one process once. All orders are looked at periodically, for lost events.
+Events in tracking-updates name the orders to look at; the database decides what is due, and leases
+each notification to one process before it is sent. After a crash, or without a report, it is sent
+again when the lease ends, with the same topic and tag: the customer sees one notification. All
+orders are looked at periodically, for lost events and ended leases.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from prometheus_client import Counter
 
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
-from tracking_api.push.notifier import Notification, Notifier
+from tracking_api.push.notifier import Notification, Notifier, Outcome
 from tracking_api.push.queries import PushStore
 
 SENT = Counter("doorstep_push_notifications", "Notifications.", ["kind", "outcome"])
 
 PAUSE_S = 1.0  # between two looks at the database
 SWEEP_S = 30.0
+LEASE_S = 20.0  # above the 10 s of a request and the 5 s of a report
 RETRIES_AFTER_S = (5.0, 30.0)
 MAX_AT_ONCE = 200  # sockets; a customer chooses the endpoint, and it may answer slowly
-MAX_OF_ORDER = 2
+MAX_OF_ORDER = 2  # so that no order takes the sockets of all
 
 
 class PushWorker:
@@ -35,15 +36,18 @@ class PushWorker:
         self,
         store: PushStore,
         notifier: Notifier,
-        retries_after_s: Collection[float] = RETRIES_AFTER_S,
+        retries_after_s: Sequence[float] = RETRIES_AFTER_S,
+        lease_s: float = LEASE_S,
+        sweep_s: float = SWEEP_S,
     ) -> None:
         self._store = store
         self._notifier = notifier
         self._retries_after_s = retries_after_s
+        self._lease_s = lease_s
+        self._sweep_s = sweep_s
         self._changed: set[UUID] = set()
+        self._is_sweep_due = True  # a process that died may have left something
         self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
-        self._order_slots: WeakValueDictionary[UUID, asyncio.Semaphore] = WeakValueDictionary()
         self._sending: set[asyncio.Task[None]] = set()
 
     def orders_changed(self, order_ids: Iterable[UUID]) -> None:
@@ -55,11 +59,13 @@ class PushWorker:
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
-            is_sweep = True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), SWEEP_S)
-                is_sweep = False
-            await self.send_due(None if is_sweep else self._take_changed())
+            if not self._is_sweep_due:
+                try:
+                    await asyncio.wait_for(self._wake.wait(), self._sweep_s)
+                except TimeoutError:
+                    self._is_sweep_due = True
+            changed = self._take_changed()
+            await self.send_due(None if self._is_sweep_due else changed)
             await asyncio.sleep(PAUSE_S)
 
     def _take_changed(self) -> set[UUID]:
@@ -69,39 +75,51 @@ class PushWorker:
 
     async def send_due(self, order_ids: Collection[UUID] | None) -> None:
         """Start to send what is due of these orders, or of all. A sweep repeats a failed read."""
-        try:
-            due = await self._store.take_due(order_ids)
-        except DoorstepError as exc:
-            get_logger().warning("push_not_taken", error=str(exc))
-            return
+        is_sweep = order_ids is None
+        self._is_sweep_due &= not is_sweep
+        room = MAX_AT_ONCE - len(self._sending)
+        due: list[Notification] = []
+        if room > 0:
+            try:
+                due = await self._store.claim(order_ids, room, MAX_OF_ORDER, self._lease_s)
+            except DoorstepError as exc:
+                get_logger().warning("push_not_taken", error=str(exc))
+                return
         for notification in due:
             task = asyncio.create_task(self._send(notification))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
+        if len(due) >= room:  # look at the rest when one has ended
+            self._is_sweep_due |= is_sweep
+            self._changed.update(order_ids or ())
 
     async def finish(self) -> None:
         """Wait until everything taken is sent or given up."""
         await asyncio.gather(*self._sending)
 
     async def close(self) -> None:
-        """Give up what is being sent."""
+        """Give up what is being sent; it is due again when its lease ends."""
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
         await self._notifier.close()
 
     async def _send(self, notification: Notification) -> None:
-        # its order's slot first, so that no order waits in the slots of all
-        order_slots = self._order_slots.setdefault(
-            notification.order_id, asyncio.Semaphore(MAX_OF_ORDER)
-        )
-        for pause_s in (*self._retries_after_s, None):
-            async with order_slots, self._slots:
-                outcome = await self._notifier.send(notification)
-            if outcome != "failed" or pause_s is None:
-                break
-            await asyncio.sleep(pause_s)
-        SENT.labels(notification.kind, outcome).inc()
-        if outcome == "gone":
-            with suppress(DoorstepError):
+        outcome = await self._notifier.send(notification)
+        retry_in_s = self._pause_s(notification, outcome)
+        if retry_in_s is None:
+            SENT.labels(notification.kind, outcome).inc()
+        try:
+            await self._store.report(notification, retry_in_s)
+            if outcome == "gone":
                 await self._store.drop_subscription(notification.recipient.endpoint)
+        except DoorstepError as exc:
+            get_logger().warning("push_not_reported", error=str(exc))
+        again = [notification.order_id]  # others of the order, and later ones, may be due
+        asyncio.get_running_loop().call_later(retry_in_s or 0.0, self.orders_changed, again)
+
+    def _pause_s(self, notification: Notification, outcome: Outcome) -> float | None:
+        """Return the pause before the next attempt; None without one."""
+        if outcome != "failed" or notification.attempt > len(self._retries_after_s):
+            return None
+        return self._retries_after_s[notification.attempt - 1]

@@ -32,6 +32,7 @@ class Webhook(NamedTuple):
     last_success_at: datetime | None
     created_at: datetime
     created_by: str
+    with_contact: bool
     pending: int
 
 
@@ -60,7 +61,13 @@ class WebhookStore(Protocol):
     async def read_webhook(self, webhook_id: UUID) -> Webhook: ...
 
     async def create_webhook(
-        self, url: str, description: str, events: Sequence[str] | None, secret: str, who: str
+        self,
+        url: str,
+        description: str,
+        events: Sequence[str] | None,
+        with_contact: bool,
+        secret: str,
+        who: str,
     ) -> UUID: ...
 
     async def change_webhook(
@@ -101,7 +108,13 @@ class WebhookQueries:
         return [Webhook(*row) for row in rows]
 
     async def create_webhook(
-        self, url: str, description: str, events: Sequence[str] | None, secret: str, who: str
+        self,
+        url: str,
+        description: str,
+        events: Sequence[str] | None,
+        with_contact: bool,
+        secret: str,
+        who: str,
     ) -> UUID:
         """Add a webhook and return its id. Raises TooManyWebhooks."""
         row = await self._call(
@@ -109,6 +122,7 @@ class WebhookQueries:
             url=url,
             description=description,
             events=events if events is None else list(events),
+            with_contact=with_contact,
             secret=secret,
             who=who,
         )
@@ -118,7 +132,7 @@ class WebhookQueries:
         return created_id
 
     async def change_webhook(self, webhook_id: UUID, values: Mapping[str, Any], who: str) -> None:
-        """Set url, description, events or is_on. Raises UnknownWebhook."""
+        """Set url, description, events, with_contact or is_on. Raises UnknownWebhook."""
         values = Jsonb(dict(values))  # type: ignore[assignment]
         await self._call("change_webhook", webhook_id=webhook_id, values=values, who=who)
 

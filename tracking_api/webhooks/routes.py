@@ -49,6 +49,11 @@ async def list_webhooks(_: Admin, context: Context) -> Webhooks:
                 "description": "the shop",
                 "events": ["order.picked_up", "order.nearby", "order.delivered", "order.late"],
             },
+            "for SMS": {
+                "url": "https://sms.example/doorstep",
+                "events": ["order.nearby", "order.delivered", "order.failed"],
+                "with_contact": True,
+            },
         },
     ),
 )
@@ -58,10 +63,11 @@ async def add_webhook(
     context: Context,
     new: Annotated[NewWebhook, Depends(json_body(NewWebhook))],
 ) -> CreatedWebhook:
-    """Events from now on are sent. The secret signs them (Standard Webhooks), and is shown once."""
+    """Events from now on are sent. The secret signs them (Standard Webhooks), and is shown once.
+    `with_contact` allows this address the phone numbers of customers without web push."""
     secret = new_webhook_secret()
     webhook_id = await context.stores.webhooks.create_webhook(
-        new.url, new.description, new.events, secret, admin.actor_id
+        new.url, new.description, new.events, new.with_contact, secret, admin.actor_id
     )
     response.headers["Location"] = f"/webhooks/{webhook_id}"
     return await _with_secret(context, webhook_id, secret)
@@ -87,8 +93,9 @@ async def change_webhook(
     context: Context,
     change: Annotated[WebhookChange, Depends(json_body(WebhookChange))],
 ) -> WebhookAnswer:
-    """Only the given fields change. Events of the time while it is off are not sent; deliveries
-    that were pending before go on when it is on again."""
+    """Only the given fields change; a new `url` without `with_contact` takes that back. Events of
+    the time while it is off are not sent; deliveries that were pending before go on when it is on
+    again."""
     await context.stores.webhooks.change_webhook(webhook_id, change.given(), admin.actor_id)
     return WebhookAnswer.of(await context.stores.webhooks.read_webhook(webhook_id))
 

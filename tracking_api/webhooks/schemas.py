@@ -65,13 +65,15 @@ Events = Annotated[list[EventType], Field(min_length=1, max_length=12)]
 
 
 class NewWebhook(BaseModel):
-    """An address to send events to. `events`: all, if absent or null."""
+    """An address to send events to. `events`: all, if absent or null. `with_contact`: it may have
+    phone numbers of customers."""
 
     model_config = ConfigDict(extra="forbid")
 
     url: Url
     description: Description = ""
     events: Events | None = None
+    with_contact: bool = False
 
 
 class WebhookChange(BaseModel):
@@ -82,6 +84,7 @@ class WebhookChange(BaseModel):
     url: Url = ""
     description: Description | None = None
     events: Events | None = None
+    with_contact: bool = False
     is_on: bool = True
 
     def given(self) -> dict[str, Any]:
@@ -110,6 +113,7 @@ class WebhookAnswer(BaseModel):
     last_success_at: Instant | None
     created_at: Instant
     created_by: str
+    with_contact: bool
     pending: int
 
     @classmethod
@@ -159,11 +163,20 @@ class Deliveries(BaseModel):
     deliveries: list[DeliveryAnswer]
 
 
+class CustomerContact(BaseModel):
+    """A customer without web push, for an SMS or the like: `text` is in the `language`."""
+
+    phone: str
+    language: str
+    text: str
+
+
 class EventData(BaseModel):
     """What an event says of its order: what staff may see, without position and customer.
 
     `order_seq` counts up in an order. `reason`: why it failed, or what staff wrote of a
-    cancellation.
+    cancellation. `contact` is absent but for `nearby`, `delivered` and `failed`, to a webhook
+    `with_contact`.
     """
 
     order_id: UUID
@@ -172,6 +185,7 @@ class EventData(BaseModel):
     state: OrderState
     at: Instant
     reason: str | None
+    contact: CustomerContact | None = None
 
 
 class WebhookEvent(BaseModel):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from doorstep.outbound.destination import DestinationRules
 from tests.unit.doorstep.http_peer import DRIPPING_HEAD, Peer, answering, peer
-from tests.unit.tracking_api.test_push import CONTACT, KEY, FakeStore, browser
+from tests.unit.tracking_api.test_push import CONTACT, KEY, FakeStore, attempt_of, browser
 from tracking_api.push.notifier import Notification
 from tracking_api.push.web_push import WebPushNotifier
 from tracking_api.push.worker import MAX_AT_ONCE, MAX_OF_ORDER, PushWorker
@@ -21,7 +21,7 @@ LONG_S = 600.0
 
 def pushes(of: int, to: Peer, count: int = 1) -> list[Notification]:
     recipient = browser()[2]._replace(endpoint=to.url)
-    return [Notification(UUID(int=of), "nearby", recipient)] * count
+    return [attempt_of(UUID(int=of), "nearby", recipient)] * count
 
 
 @asynccontextmanager
@@ -58,7 +58,9 @@ async def test_push__while_endpoints_drip__other_work_in_threads_goes_on():
 async def test_push__endpoint_drips__gives_its_order_up_after_the_time_out():
     async with peer(DRIPPING_HEAD) as slow:
         async with sending(*pushes(1, slow, SUBSCRIPTIONS), timeout_s=0.2) as worker:
-            await worker.finish()
+            for _ in range(SUBSCRIPTIONS):
+                await worker.finish()
+                await worker.send_due(None)
         assert len(slow.requests) == SUBSCRIPTIONS
 
 

@@ -152,6 +152,7 @@ export default {
   "There is no webhook yet.": "Non c'è ancora nessun webhook.",
   "Addresses of other systems that are sent events of orders, signed. One that fails for a day is switched off.":
     "Indirizzi di altri sistemi a cui si inviano gli eventi degli ordini, firmati. Uno che fallisce per un giorno viene spento.",
+  "{}, with phone numbers of customers": "{}, con i numeri di telefono dei clienti",
   Description: "Descrizione",
   Events: "Eventi",
   State: "Stato",

@@ -15,7 +15,10 @@ const OFF = { admin: say("off"), failing: say("off: no success for a day"), gone
 const PAGE = 50;
 const time = (text) => (text ? new Date(text).toLocaleString(locale, { dateStyle: "short", timeStyle: "medium" }) : "");
 
-export const eventsOf = ({ events }) => (events ? events.map((one) => EVENTS[one.slice(6)]).join(", ") : say("all"));
+export function eventsOf({ events, with_contact: hasContact }) {
+  const names = events ? events.map((one) => EVENTS[one.slice(6)]).join(", ") : say("all");
+  return hasContact ? say("{}, with phone numbers of customers", names) : names;
+}
 
 export function stateOf(row) {
   if (!row.is_on) return OFF[row.off_reason];

@@ -3,9 +3,15 @@ self.addEventListener("install", () => self.skipWaiting());
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 
 self.addEventListener("push", (event) => {
-  const { title, tag, url, language } = event.data.json();
-  event.waitUntil(self.registration.showNotification(title, { tag, data: { url }, lang: language }));
+  event.waitUntil(show(event.data.json()));
 });
+
+// One notification for each order: a repeat replaces it silently, news alert again.
+async function show({ title, tag, url, language }) {
+  const shown = await self.registration.getNotifications({ tag });
+  const renotify = shown.some((one) => one.title !== title);
+  await self.registration.showNotification(title, { tag, renotify, data: { url }, lang: language });
+}
 
 self.addEventListener("notificationclick", (event) => {
   event.notification.close();
