@@ -73,7 +73,7 @@ async def get_panel(
     responses=problems(401, 403, 503),
 )
 async def get_kafka(_: Admin, context: Context) -> KafkaAnswer:
-    """Offsets are at most 4 s old; after 10 s without an answer of Kafka: 503."""
+    """Offsets are at most 4 s old; after 7 s without an answer of Kafka: 503."""
     return await _kafka_view(context).describe()
 
 
