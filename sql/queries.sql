@@ -45,6 +45,11 @@ SELECT partition, next_offset
 FROM doorstep.kafka_offset
 WHERE cluster_id = %(cluster_id)s AND topic_id = %(topic_id)s
 
+-- read_stored_offsets --
+SELECT topic_id, partition, next_offset
+FROM kafka_offset
+WHERE cluster_id = %(cluster_id)s AND topic_id = ANY (%(topic_ids)s)
+
 -- advance_offsets --
 SELECT advance_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s, %(from_offsets)s,
     %(to_offsets)s)

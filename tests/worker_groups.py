@@ -37,6 +37,7 @@ LONGEST_FIRST = (
     "tests/acceptance/test_replicas_restore.py",
     "tests/faults/test_lost_machine.py",
     "tests/faults/test_upgrade.py",
+    "tests/faults/test_upgrade_options.py",
     "tests/faults/test_scaled_out.py",
     "tests/acceptance/test_demo.py",
     "tests/acceptance/test_restore_ledger.py",

@@ -230,7 +230,9 @@ def build_service(settings: Settings) -> FastAPI:
             estimate = RoadEta(cities_dir=settings.cities_dir)
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
             public_url = settings.tracking_api_public_url
-            kafka_view = KafkaView(settings.kafka, settings.readable_topics)
+            kafka_view = KafkaView(
+                settings.kafka, settings.readable_topics, settings.stored_groups, stores.offsets
+            )
             _set_context(
                 app,
                 stores,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -29,6 +30,9 @@ class Settings(HttpSettings, KafkaSettings, TraceSettings):
     tracking_api_internal_bind: BindSetting = Bind("127.0.0.1", 8010)
     tracking_api_public_url: str = "http://127.0.0.1:8000"
     join_url: str = "http://127.0.0.1:8001/join"
+    kafka_group_id: str = "driver-events"
+    kafka_topic: str = "driver-pos"
+    kafka_phone_topic: str = "phone-pos"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"
     kafka_series_topic: str = "series"
@@ -48,6 +52,15 @@ class Settings(HttpSettings, KafkaSettings, TraceSettings):
     def readable_topics(self) -> frozenset[str]:
         """The topics whose messages admins may read: none with positions."""
         return frozenset({self.kafka_updates_topic, self.kafka_series_topic, *self.topics})
+
+    @property
+    def stored_groups(self) -> Mapping[str, str]:
+        """The topic of each of driver_events' consumer groups, whose offsets are rows."""
+        return {
+            self.kafka_group_id: self.kafka_topic,
+            f"{self.kafka_group_id}-phones": self.kafka_phone_topic,
+            f"{self.kafka_group_id}-series": self.kafka_series_topic,
+        }
 
     @property
     def push_contact_url(self) -> str:

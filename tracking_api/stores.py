@@ -20,6 +20,7 @@ from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
 from tracking_api.history.queries import HistoryQueries, HistoryStore
+from tracking_api.observe.queries import OffsetQueries, OffsetStore
 from tracking_api.orders.decision_queries import DecisionQueries, DecisionStore
 from tracking_api.orders.offer_queries import OfferQueries, OfferStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
@@ -54,6 +55,7 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "reports": ReportQueries,
     "alerts": AlertQueries,
     "webhooks": WebhookQueries,
+    "offsets": OffsetQueries,
 }
 
 
@@ -94,6 +96,7 @@ class Stores:
     reports: ReportStore
     alerts: AlertStore
     webhooks: WebhookStore
+    offsets: OffsetStore
     customers: CustomerStore
     customer_page: CustomerPageStore
     eta: EtaStore

@@ -241,13 +241,25 @@ def add_addresses(path: Path, settings: StackSettings, echo: Echo) -> None:
     if saved is None:
         raise StackError("the stack is not up: ./run up")
     named = json.loads(path.read_text(encoding="utf-8"))
-    chooser, added = _PortChooser(echo), {}
+    chooser = _PortChooser(echo)
     for one in fields(Addresses):
         if one.name not in named and one.default_factory is not MISSING:
             default: Bind = getattr(saved, one.name)
             port = getattr(settings, f"{one.name}_port", default.port)
-            added[one.name] = chooser.choose(one.name, settings.doorstep_internal_bind, port)
-    _write(path, named | {name: str(bind) for name, bind in added.items()})
+            named[one.name] = str(chooser.choose(one.name, settings.doorstep_internal_bind, port))
+    # Only what the upgrade starts again: Kafka nodes and etcd listen nowhere else until they do.
+    if saved.databases and saved.postgres_exporter and not saved.postgres_exporters:
+        others = [
+            chooser.choose(
+                f"postgres_exporter-{number + 1}",
+                "127.0.0.1",
+                settings.postgres_exporter_port,
+                number,
+            )
+            for number in range(1, len(saved.databases))
+        ]
+        named["postgres_exporters"] = [str(one) for one in (saved.postgres_exporter, *others)]
+    _write(path, named)
 
 
 def check_options(settings: StackSettings, running: Addresses) -> None:

@@ -59,7 +59,7 @@ TO tracking_api;
 GRANT SELECT ON
     driver, driver_state, driver_cell, restaurant, service_area, policy, policy_status, orders,
     order_now, assignment, evidence, order_event, order_transition, fix_history, fix_chunk,
-    history_bounds, driver_sampling, series, series_point, simulation_target
+    history_bounds, driver_sampling, series, series_point, simulation_target, kafka_offset
 TO tracking_api;
 GRANT SELECT ON order_with_details, unassigned_order TO tracking_api;
 GRANT SELECT (order_id, search) ON order_detail TO tracking_api;

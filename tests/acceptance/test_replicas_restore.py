@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -108,6 +109,41 @@ def test_figures__after_a_failover__are_of_every_node_and_the_dashboards_of_the_
 
     wait_until(lambda: instances() == [primary], 90, "the primary's panel")
     assert len(query(stack, "doorstep_wal_bytes_total")) == 2
+
+
+def test_kafka_view__a_node_of_three_stops_and_returns__is_named_and_lag_stays_known(
+    stack: Stack,
+) -> None:
+    def behind() -> dict[tuple[str, int], list[int]]:
+        """The nodes that lack each partition."""
+        with contextlib.suppress(urllib.error.HTTPError):  # 503: leaders are being elected
+            return {
+                (topic["name"], one["partition"]): one["out_of_sync"]
+                for topic in api(stack, "/observe/kafka")["topics"]
+                for one in topic["partitions"]
+            }
+        return {}
+
+    def all_behind(nodes: list[int]) -> bool:
+        found = behind()
+        return bool(found) and all(one == nodes for one in found.values())
+
+    wait_until(lambda: all_behind([]), 120, "every copy")
+    stack.stop_process("kafka-3")
+    try:
+        wait_until(lambda: all_behind([3]), 120, "no copy on the third node")
+        answer = api(stack, "/observe/kafka")
+    finally:
+        stack.start_process("kafka-3")
+    assert answer["nodes"] == [1, 2]
+    partitions = [one for topic in answer["topics"] for one in topic["partitions"]]
+    assert {one["leader"] for one in partitions} == {1, 2}
+    assert {(one["replicas"], one["in_sync"]) for one in partitions} == {(3, 2)}
+    lags = {one["name"]: [it["lag"] for it in one["offsets"]] for one in answer["groups"]}
+    assert len(lags["driver-events"]) == 12
+    assert None not in lags["driver-events"]
+    wait_until(lambda: all_behind([]), 120, "every copy again")
+    stack.wait_ready()
 
 
 def test_restore__to_an_earlier_second__both_servers_have_it_and_fixes_return(

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -25,7 +25,8 @@ INSTALL = (
     *("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"),
     *("--require-hashes", "--no-deps", "--only-binary", ":all:"),
 )
-BUILT = (".doorstep/kafka", "web/dist")  # what `./run` makes, and Git does not have
+# What `./run` makes, and Git does not have. `bin` and `lib` are of options: --observe, --ha.
+BUILT = (".doorstep/kafka", ".doorstep/bin", ".doorstep/lib", "web/dist")
 RUN = """
 import os, sys
 from pathlib import Path
@@ -138,8 +139,16 @@ class PreviousRelease:
         self, home: Path, statement: str, *arguments: str, environment: Mapping[str, str]
     ) -> None:
         """Run a statement of the release's code, with `stack` and `arguments`."""
+        self._python(home, ["-c", RUN + statement, str(home), *arguments], environment)
+
+    def command(self, home: Path, *arguments: str, environment: Mapping[str, str]) -> None:
+        """Run one of the release's commands, as its `./run` does."""
+        named = {**environment, "DOORSTEP_HOME": str(home)}
+        self._python(home, ["-m", "ops", *arguments], named)
+
+    def _python(self, home: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", RUN + statement, str(home), *arguments],
+            [sys.executable, *arguments],
             env={**environment, "PYTHONPATH": self.python_path},
             cwd=self.project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip

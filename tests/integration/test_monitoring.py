@@ -16,6 +16,7 @@ import httpx
 import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
+from playwright.async_api import Page
 from pydantic import SecretStr
 
 from ops.servers.waiting import wait_until
@@ -27,11 +28,27 @@ from ops.stack.processes import module_argv
 from ops.stack.rotation import rotate_secrets
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
+from tests.browser.conftest import opened_pages, running_chromium
+from tests.browser.page_checks import CHROMIUM, collect_errors, eventually
 from tests.programs import provided
 from tests.prometheus import query
 from tests.unit.deployment.metric_names import EXTERNAL_METRICS
-from tracking_api.observe.dashboards import PANELS
+from tracking_api.observe.dashboards import DASHBOARDS, PANELS, Dashboard
 
+# Each panel's text for screen readers, and how many pixels of its canvas have a line's colour:
+# axes and grid are grey.
+DRAWN = """() => [...document.querySelectorAll("#panels .panel")].map((panel) => {
+  const canvas = panel.querySelector("canvas");
+  const { width, height } = canvas ?? { width: 0, height: 0 };
+  const pixels = canvas?.getContext("2d").getImageData(0, 0, width, height).data ?? [];
+  let colours = 0;
+  for (let at = 0; at < pixels.length; at += 4) {
+    const [red, green, blue, alpha] = pixels.subarray(at, at + 4);
+    if (alpha > 128 && Math.max(red, green, blue) - Math.min(red, green, blue) > 60) colours += 1;
+  }
+  const label = panel.querySelector(".chart").getAttribute("aria-label") ?? "no data";
+  return { title: panel.querySelector("h2").textContent, label, colours };
+})"""
 LOAD_S = 240.0
 ALERT_S = 240.0
 COURIERS = [f"courier-{number}" for number in range(1, 5)]
@@ -184,6 +201,35 @@ def test_panel__over_the_api__has_a_value_per_series_and_instant(
     for one in answer["series"]:
         assert one["label"]
         assert len(one["values"]) == 61
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium")
+async def test_observe_page__of_a_loaded_stack__draws_every_panel_of_every_dashboard(
+    observed: Stack,
+) -> None:
+    url, errors = observed.addresses.tracking_api_url, list[list[str]]()
+
+    def listen(page: Page) -> None:
+        errors.append(collect_errors(page))
+
+    async with running_chromium() as browser, opened_pages(browser, url) as open_page:
+        page = await open_page(f"/observe#{observed.paths.staff_token()}", before=listen)
+        await page.select_option("#minutes", "5")
+        for dashboard in DASHBOARDS:
+            await page.click(f"#tabs a[href='#{dashboard.dashboard_id}']")
+
+            async def drawn(dashboard: Dashboard = dashboard) -> bool:
+                """Whether each panel has a series whose line is on its canvas."""
+                found = await page.evaluate(DRAWN)
+                titles = [one.title for one in dashboard.panels]
+                return [one["title"] for one in found] == titles and all(
+                    one["colours"] and "no data" not in one["label"] for one in found
+                )
+
+            assert await eventually(drawn), await page.evaluate(DRAWN)
+        assert await page.locator("#problem").is_hidden()
+    # Chromium warns that the test reads canvases back.
+    assert [one for one in errors[0] if "willReadFrequently" not in one] == []
 
 
 def test_kafka_view__topics_and_groups__are_listed(observed: Stack) -> None:

@@ -17,27 +17,22 @@ from typing import Any, TypeVar, cast
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaException,
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from doorstep.errors import KafkaUnavailable, NotFound
+from doorstep.errors import KafkaUnavailable, NotFound, StoreUnavailable, TooManyRequests
 from doorstep.kafka.access import KafkaAccess
-from tracking_api.observe.schemas import (
-    Group,
-    GroupOffset,
-    KafkaAnswer,
-    KafkaMessage,
-    KafkaMessages,
-    Partition,
-    Topic,
-)
+from tracking_api.observe.kafka_answer import answer_of
+from tracking_api.observe.kafka_state import read_state
+from tracking_api.observe.queries import OffsetStore
+from tracking_api.observe.schemas import KafkaAnswer, KafkaMessage, KafkaMessages
 
 ANSWER_TIMEOUT_S = 5.0
 READ_FOR_S = 2.0
+KEEP_S = 4.0  # an answer, or that there was none, for other viewers of the page
+MAX_READS = 4  # of messages, waiting or running
 MAX_MESSAGES = 50
 SHOWN_BYTES = 2048  # of a value; 200 of a key or header
 SHORT_BYTES = 200
@@ -52,22 +47,59 @@ class UnreadableTopic(NotFound):
 
 
 class KafkaView:
-    """Reads Kafka in one thread, with clients that live as long as one request."""
+    """Reads Kafka in one thread, with clients that live as long as one request.
 
-    def __init__(self, kafka: KafkaAccess, readable: frozenset[str]) -> None:
+    `stored_groups` names the topic of each consumer group whose offsets the database holds.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaAccess,
+        readable: frozenset[str],
+        stored_groups: Mapping[str, str],
+        offsets: OffsetStore,
+    ) -> None:
         self._config: dict[str, Any] = {**kafka.as_librdkafka_dict(), "log_level": 0}
         self._readable = readable
+        self._stored_groups = stored_groups
+        self._offsets = offsets
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-view")
+        self._lock = asyncio.Lock()
+        self._kept: KafkaAnswer | KafkaUnavailable | StoreUnavailable = KafkaUnavailable()
+        self._kept_until_s = 0.0
+        self._reads = 0
 
     async def describe(self) -> KafkaAnswer:
-        """List topics and consumer groups. Raises KafkaUnavailable."""
-        return await self._run(self._describe)
+        """List topics and consumer groups, at most once in KEEP_S.
+
+        Raises KafkaUnavailable, StoreUnavailable.
+        """
+        async with self._lock:
+            if time.monotonic() >= self._kept_until_s:
+                try:
+                    self._kept = await self._describe()
+                except (KafkaUnavailable, StoreUnavailable) as exc:
+                    self._kept = exc
+                self._kept_until_s = time.monotonic() + KEEP_S
+            kept = self._kept
+        if isinstance(kept, KafkaAnswer):
+            return kept
+        raise type(kept)(str(kept)) from kept
 
     async def read_messages(self, topic: str, partition: int, count: int) -> KafkaMessages:
-        """Read a partition's newest records. Raises UnreadableTopic, KafkaUnavailable."""
+        """Read a partition's newest records.
+
+        Raises UnreadableTopic, KafkaUnavailable, and TooManyRequests if others wait for theirs.
+        """
         if topic not in self._readable:
             raise UnreadableTopic
-        return await self._run(lambda: self._read(topic, partition, min(count, MAX_MESSAGES)))
+        if self._reads >= MAX_READS:
+            raise TooManyRequests(READ_FOR_S)
+        self._reads += 1
+        try:
+            return await self._run(lambda: self._read(topic, partition, min(count, MAX_MESSAGES)))
+        finally:
+            self._reads -= 1
 
     def close(self) -> None:
         """End the thread after its present request."""
@@ -80,35 +112,12 @@ class KafkaView:
         except (KafkaException, TimeoutError) as exc:
             raise KafkaUnavailable from exc
 
-    def _describe(self) -> KafkaAnswer:
-        admin = AdminClient(self._config)
-        found = admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
-        partitions = [
-            TopicPartition(name, number)
-            for name, topic in found.items()
-            for number in topic.partitions
-        ]
-        low = _offsets(admin, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        high = _offsets(admin, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        topics = [
-            Topic(
-                name=name,
-                is_readable=name in self._readable,
-                partitions=[
-                    Partition(
-                        partition=number,
-                        low=low[name, number],
-                        high=high[name, number],
-                        leader=one.leader,
-                        replicas=len(one.replicas),
-                        in_sync=len(one.isrs),
-                    )
-                    for number, one in sorted(topic.partitions.items())
-                ],
-            )
-            for name, topic in sorted(found.items())
-        ]
-        return KafkaAnswer(topics=topics, groups=_groups(admin, high))
+    async def _describe(self) -> KafkaAnswer:
+        state = await self._run(lambda: read_state(self._config))
+        stored_topics = set(self._stored_groups.values())
+        topic_ids = [one.topic_id for one in state.topics if one.name in stored_topics]
+        stored = await self._offsets.read_stored_offsets(state.cluster_id, topic_ids)
+        return answer_of(state, self._readable, self._stored_groups, stored)
 
     def _read(self, topic: str, partition: int, count: int) -> KafkaMessages:
         # No group is joined and nothing is committed: librdkafka only requires a name.
@@ -128,44 +137,6 @@ class KafkaView:
             return KafkaMessages(messages=[_message(one) for one in reversed(found)])
         finally:
             consumer.close()
-
-
-def _offsets(
-    admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec
-) -> Mapping[tuple[str, int], int]:
-    wanted = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=ANSWER_TIMEOUT_S)
-    return {
-        (one.topic, one.partition): answer.result(ANSWER_TIMEOUT_S).offset
-        for one, answer in wanted.items()
-    }
-
-
-def _groups(admin: AdminClient, high: Mapping[tuple[str, int], int]) -> list[Group]:
-    timeout = {"request_timeout": ANSWER_TIMEOUT_S}
-    listed = admin.list_consumer_groups(**timeout).result(ANSWER_TIMEOUT_S).valid
-    names = sorted(one.group_id for one in listed)
-    described = admin.describe_consumer_groups(names, **timeout) if names else {}
-    groups = []
-    for name in names:
-        about = described[name].result(ANSWER_TIMEOUT_S)
-        [asked] = admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(name)], **timeout
-        ).values()
-        committed = asked.result(ANSWER_TIMEOUT_S).topic_partitions
-        offsets = [
-            GroupOffset(
-                topic=one.topic,
-                partition=one.partition,
-                committed=one.offset,
-                lag=max(0, high.get((one.topic, one.partition), one.offset) - one.offset),
-            )
-            for one in committed
-            if one.offset >= 0
-        ]
-        groups.append(
-            Group(name=name, state=about.state.name, members=len(about.members), offsets=offsets)
-        )
-    return groups
 
 
 def _message(record: Message) -> KafkaMessage:

@@ -61,14 +61,18 @@ class Overview(BaseModel):
 
 
 class Partition(BaseModel):
-    """Offsets of a partition: from `low` to before `high`."""
+    """Offsets of a partition: from `low` to before `high`, null while its leader is away.
+
+    `leader` and `out_of_sync` are ids of nodes; a partition without a leader has -1.
+    """
 
     partition: int
-    low: int
-    high: int
+    low: int | None
+    high: int | None
     leader: int
     replicas: int
     in_sync: int
+    out_of_sync: list[int]
 
 
 class Topic(BaseModel):
@@ -80,28 +84,38 @@ class Topic(BaseModel):
 
 
 class GroupOffset(BaseModel):
-    """How far a consumer group has committed a partition in Kafka."""
+    """How far a consumer group has come in a partition: `committed` is its next offset.
+
+    Without one (null) it begins at the first record. `lag` is null while the end is unknown.
+    """
 
     topic: str
     partition: int
-    committed: int
-    lag: int
+    committed: int | None
+    lag: int | None
 
 
 class Group(BaseModel):
-    """A consumer group. `offsets` is empty if it keeps them elsewhere, as driver_events does."""
+    """A consumer group, and where its offsets are kept.
+
+    driver_events commits them with what it writes: `database`, the table kafka_offset.
+    """
 
     name: str
     state: str
     members: int
+    kept_in: Literal["kafka", "database"]
     offsets: list[GroupOffset]
 
 
 class KafkaAnswer(BaseModel):
-    """Kafka's topics and consumer groups."""
+    """Kafka's nodes that are up, topics and consumer groups. Some are left out of very many."""
 
+    nodes: list[int]
     topics: list[Topic]
     groups: list[Group]
+    topics_left_out: int
+    groups_left_out: int
 
 
 class KafkaMessage(BaseModel):

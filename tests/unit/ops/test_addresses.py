@@ -141,3 +141,26 @@ def test_any_free_port__a_wrong_range__is_an_error(
 
     with pytest.raises(StackError, match="is not FIRST-LAST"):
         any_free_port()
+
+
+def test_add__file_of_a_release_with_one_exporter_of_two_databases__gets_the_other(
+    tmp_path: Path,
+) -> None:
+    settings = StackSettings(**FREE_PORTS, doorstep_ha=True, doorstep_observe=True)
+    path = tmp_path / "addresses.json"
+    before = choose_addresses(settings, pytest.fail)
+    before.save(path)
+    named = json.loads(path.read_text())
+    for one in ("kafka_exporters", "postgres_exporters", "etcd_metrics"):
+        del named[one]
+    path.write_text(json.dumps(named))
+
+    add_addresses(path, settings, lambda _line: None)
+    add_addresses(path, settings, lambda _line: None)
+
+    after = Addresses.load(path)
+    assert after is not None
+    assert after.postgres_exporters[0] == after.postgres_exporter == before.postgres_exporter
+    assert len(set(after.postgres_exporters)) == len(before.databases) == 2
+    assert after.postgres_exporters[1].host == "127.0.0.1"
+    assert (after.kafka_exporters, after.etcd_metrics) == ((), ())  # those servers run on
