@@ -42,6 +42,8 @@ LONGEST_FIRST = (
     "tests/acceptance/test_demo.py",
     "tests/acceptance/test_restore_ledger.py",
     "tests/integration/test_monitoring.py",
+    "tests/property/test_order_proof.py",
+    "tests/property/test_mutations.py",
     "tests/traces/test_labels.py",
     "tests/browser/test_tls.py",
 )

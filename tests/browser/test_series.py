@@ -257,8 +257,7 @@ async def test_series__without_a_connection__stands_still_says_since_when_and_co
     await page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     assert await overflowing_texts(page) == []
     await page.context.set_offline(False)
-    state = await state_of(page, lambda state: state["ys"] == [1.0, 2.0, 3.0])
-    assert state["to"] > held["to"]
+    await state_of(page, lambda state: state["ys"] == [1.0, 2.0, 3.0] and state["to"] > held["to"])
     await expect(page.locator("#connection-banner")).to_be_hidden(timeout=WAIT_MS)
     await expect(page.locator(".as-of")).to_have_count(0, timeout=WAIT_MS)
 
