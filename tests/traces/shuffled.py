@@ -70,7 +70,9 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
     records += records[::10]
     random.Random(seed).shuffle(records)
     topic = f"{phones.tag}-shuffled-{seed}"
-    others = {name: f"{topic}-{name}" for name in ("updates", "positions", "dead-letter")}
+    # Its own phones and series, too: other tests' records of the stack's would be counted.
+    names = ("phone", "series", "updates", "positions", "dead-letter")
+    others = {name: f"{topic}-{name}" for name in names}
     create_topics(
         phones.access,
         topics=[
@@ -98,6 +100,8 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
         **phones.access.environment(),
         KAFKA_TOPIC=topic,
         KAFKA_GROUP_ID=topic,
+        KAFKA_PHONE_TOPIC=others["phone"],
+        KAFKA_SERIES_TOPIC=others["series"],
         KAFKA_UPDATES_TOPIC=others["updates"],
         KAFKA_POSITIONS_TOPIC=others["positions"],
         KAFKA_DEAD_LETTER_TOPIC=others["dead-letter"],
