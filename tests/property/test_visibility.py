@@ -271,7 +271,7 @@ def test_any_shift__shows_nothing_from_outside_and_no_door() -> None:
     finally:
         print(f"first seed {FIRST_SEED}:", dict(sorted(seen.items())))
     # The cases must not be empty: fixes are shown, and the rule had leaks to stop.
-    assert seen["shown"] > 20 * seen["shifts"]
+    assert seen["shown"] > 10 * seen["shifts"]
     assert seen["outside"] > 20 * seen["shifts"]
     assert seen["at a door"] > seen["shifts"]
 
