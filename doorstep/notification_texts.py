@@ -32,7 +32,7 @@ TITLES: dict[str, dict[Told, str]] = {
 
 
 def title_of(told: Told, language: str) -> str:
-    """Return what is told in a language, else in English."""
+    """Return the text in a language, or in English if it has no texts."""
     return TITLES.get(code_of(language), TITLES[DEFAULT_LANGUAGE])[told]
 
 

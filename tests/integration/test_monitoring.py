@@ -29,7 +29,7 @@ from ops.stack.rotation import rotate_secrets
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from tests.browser.conftest import opened_pages, running_chromium
-from tests.browser.page_checks import CHROMIUM, collect_errors, eventually
+from tests.browser.page_checks import collect_errors, eventually
 from tests.programs import provided
 from tests.prometheus import query
 from tests.unit.deployment.metric_names import EXTERNAL_METRICS
@@ -203,7 +203,6 @@ def test_panel__over_the_api__has_a_value_per_series_and_instant(
         assert len(one["values"]) == 61
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium")
 async def test_observe_page__of_a_loaded_stack__draws_every_panel_of_every_dashboard(
     observed: Stack,
 ) -> None:
