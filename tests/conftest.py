@@ -14,6 +14,7 @@ from ops.servers.postgres import running_cluster
 from ops.stack.addresses import ANY_PORTS, ANY_PORTS_VARIABLE
 from ops.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database, create_template
+from tests.progress import Progress
 from tests.worker_groups import GroupScheduling, sort_for_workers
 
 # Kafka runs for a minute or two: full JIT compilation costs more CPU time than it saves.
@@ -63,6 +64,14 @@ def only_worker(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]
         pytest.fail(f"other workers have {servers}")
 
     return claim
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a full run print its progress."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and config.getoption("numprocesses", None):
+        config.pluginmanager.register(Progress(reporter), "progress")
 
 
 @pytest.hookimpl(trylast=True)
