@@ -39,18 +39,10 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run every test here in the browser's event loop; skip without a browser."""
-    missing = None
-    if not CHROMIUM.exists():
-        missing = "no chromium"
-    elif not (DIST / "fleet.html").exists():
-        missing = "the pages are not built"
+    """Run every test here in the browser's event loop."""
     for item in items:
-        if Path(__file__).parent not in item.path.parents:
-            continue
-        if missing:
-            item.add_marker(pytest.mark.skip(reason=missing))
-        item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @contextmanager
@@ -75,6 +67,10 @@ def running_stack(**settings: Any) -> Iterator[Stack]:
 @asynccontextmanager
 async def running_chromium(*arguments: str) -> AsyncIterator[Browser]:
     """Start Chromium, with further arguments."""
+    if not CHROMIUM.exists():
+        pytest.fail(f"no {CHROMIUM}: ./run test installs it")
+    if not (DIST / "fleet.html").exists():
+        pytest.fail("the pages are not built: ./run test builds them")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=CHROMIUM, args=[*CHROMIUM_ARGUMENTS, *arguments]
