@@ -13,7 +13,13 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +30,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
 from doorstep.credentials import driver_token
+from doorstep.errors import StoreUnavailable
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
 from doorstep.store.admin import NewRestaurant, register_restaurants
 from ops.servers.memory_folder import make_folder
@@ -169,10 +176,13 @@ class City:
         return owner_connection(self.stack.database_admin_url)
 
     def clear(self) -> None:
-        """Delete every driver and order."""
-        with self.database() as conn:
-            conn.execute("TRUNCATE driver, orders, fix_history CASCADE")  # and tokens
-            provision_staff(conn, self.staff_token)
+        """Delete every driver and order; again after a deadlock with a service that reads them."""
+        for _ in range(5):
+            with suppress(StoreUnavailable), self.database() as conn:
+                conn.execute("TRUNCATE driver, orders, fix_history CASCADE")  # and tokens
+                provision_staff(conn, self.staff_token)
+                return
+        pytest.fail("the database cannot be cleared")
 
     async def driver(
         self, driver_id: str, place: tuple[float, float] | None = None, ago_s: float = 0
