@@ -172,7 +172,7 @@ def _run_database_sink(
         PartitionConsumer(
             settings.kafka,
             settings.kafka_series_topic,
-            f"{settings.kafka_group_id}-series",
+            settings.series_group_id,
             name=settings.mqtt_username,
             fetch_wait_ms=round(POLL_TIMEOUT_S * 1000),
             check_clock=clock.check,
@@ -194,7 +194,7 @@ def _run_database_sink(
         PartitionConsumer(
             settings.kafka,
             settings.kafka_phone_topic,
-            f"{settings.kafka_group_id}-phones",
+            settings.phone_group_id,
             name=settings.mqtt_username,
             check_clock=clock.check,
         ),

@@ -6,18 +6,14 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from doorstep.kafka.access import KafkaSettings
+from doorstep.kafka.groups import GroupSettings
 from doorstep.settings import Bind, BindSetting, ListenerSettings, MqttBroker, MqttUrls
 from doorstep.traces.settings import TraceSettings
 
 
-class DriverEventsSettings(ListenerSettings, KafkaSettings, TraceSettings):
+class DriverEventsSettings(ListenerSettings, GroupSettings, TraceSettings):
     """Environment variables of driver_events; each field's name in capitals."""
 
-    kafka_topic: str = "driver-pos"
-    kafka_group_id: str = "driver-events"
-    kafka_phone_topic: str = "phone-pos"
-    kafka_series_topic: str = "series"
     kafka_dead_letter_topic: str = "dead-letter"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"

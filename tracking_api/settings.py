@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from doorstep.http.serve import HttpSettings
-from doorstep.kafka.access import KafkaSettings
+from doorstep.kafka.groups import GroupSettings
 from doorstep.settings import Bind, BindSetting
 from doorstep.traces.settings import TraceSettings
 
@@ -19,7 +19,7 @@ MAX_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
 Serves = Literal["all", "customers", "staff"]
 
 
-class Settings(HttpSettings, KafkaSettings, TraceSettings):
+class Settings(HttpSettings, GroupSettings, TraceSettings):
     """Environment variables of tracking_api; each field's name in capitals."""
 
     tracking_api_serves: Serves = "all"
@@ -30,12 +30,8 @@ class Settings(HttpSettings, KafkaSettings, TraceSettings):
     tracking_api_internal_bind: BindSetting = Bind("127.0.0.1", 8010)
     tracking_api_public_url: str = "http://127.0.0.1:8000"
     join_url: str = "http://127.0.0.1:8001/join"
-    kafka_group_id: str = "driver-events"
-    kafka_topic: str = "driver-pos"
-    kafka_phone_topic: str = "phone-pos"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"
-    kafka_series_topic: str = "series"
     stream_topics: str = "streams"
     cities_dir: Path | None = None
     prometheus_url: str = ""
@@ -58,8 +54,8 @@ class Settings(HttpSettings, KafkaSettings, TraceSettings):
         """The topic of each of driver_events' consumer groups, whose offsets are rows."""
         return {
             self.kafka_group_id: self.kafka_topic,
-            f"{self.kafka_group_id}-phones": self.kafka_phone_topic,
-            f"{self.kafka_group_id}-series": self.kafka_series_topic,
+            self.phone_group_id: self.kafka_phone_topic,
+            self.series_group_id: self.kafka_series_topic,
         }
 
     @property
