@@ -36,8 +36,9 @@ async def in_form(page: Page, **values: str) -> None:
             await field.fill(value)
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "dark"), [(DESKTOP, False), (PHONE, True)], ids=["desktop", "dark phone"]
+)
 @pytest.mark.parametrize("tab", ["drivers", "restaurants", "service_areas", "policies"])
 async def test_each_tab__with_its_form__is_accessible_and_fits(
     city: City, open_page: OpenPage, screenshots: Path, tab: str, size: dict[str, int], dark: bool

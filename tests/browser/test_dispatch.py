@@ -188,13 +188,12 @@ async def test_dispatch__detail__never_covers_the_queue_or_the_map(
     assert ends <= width
 
 
-@pytest.mark.parametrize("dark", [False, True])
 async def test_dispatch__on_a_phone__shows_one_column_at_a_time(
-    city: City, open_page: OpenPage, screenshots: Path, dark: bool
+    city: City, open_page: OpenPage, screenshots: Path
 ) -> None:
     await city.driver("d1", RESTAURANT)
     order = await city.order(driver_id="d1", customer_name="Carla Rossi")
-    page = await open_page(f"/fleet#{city.staff_token}", size=PHONE, dark=dark)
+    page = await open_page(f"/fleet#{city.staff_token}", size=PHONE, dark=True)
     assert await wait_for_text(page, "#orders", "Carla Rossi")
     assert await page.locator("#detail").is_hidden()
     await page.locator(f"#order-{order['order_id']}").click()
@@ -205,28 +204,26 @@ async def test_dispatch__on_a_phone__shows_one_column_at_a_time(
     assert box["y"] < PHONE["height"] / 2
     assert await page.evaluate("document.documentElement.scrollHeight") <= PHONE["height"]
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    await page.screenshot(path=screenshots / f"dispatch-phone-{'dark' if dark else 'light'}.png")
+    await page.screenshot(path=screenshots / "dispatch-phone-dark.png")
     for tab in ("Detail", "Map", "Queue"):
         await page.get_by_role("button", name=tab).first.click()
         assert await accessibility_violations(page) == []
     assert await page.locator("#queue").is_visible()
 
 
-@pytest.mark.parametrize("dark", [False, True])
 async def test_dispatch__desktop__has_no_accessibility_violations(
-    city: City, open_page: OpenPage, screenshots: Path, dark: bool
+    city: City, open_page: OpenPage, screenshots: Path
 ) -> None:
     order = await busy_evening(city)
     page = await open_page(
         f"/fleet?order={order['order_id']}#{city.staff_token}",
-        dark=dark,
         before=Alerts("1").install,
     )
     assert await wait_for_text(page, "#timeline", "Assigned to d6")
     assert await wait_for_text(page, "#orders .late", "late")
     assert await eventually(page.locator("#couriers li").count)
     assert await accessibility_violations(page) == []
-    await page.screenshot(path=screenshots / f"dispatch-{'dark' if dark else 'light'}.png")
+    await page.screenshot(path=screenshots / "dispatch-light.png")
     await page.keyboard.press("n")
     assert await accessibility_violations(page) == []
     await page.keyboard.press("Escape")

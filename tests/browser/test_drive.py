@@ -230,8 +230,7 @@ async def test_platform_refuses_for_a_while__fixes_wait_and_none_is_sent_twice_a
     assert stored_seqs(city, "d1", journal["boot"]) == list(range(1, journal["lastSeq"] + 1))
 
 
-@pytest.mark.parametrize("locale", ["en-GB", "it-IT"])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("locale", "dark"), [("en-GB", False), ("it-IT", True)])
 async def test_page_with_an_order__is_accessible_and_speaks_the_phones_language(
     city: City, open_page: OpenPage, screenshots: Path, locale: str, dark: bool
 ) -> None:

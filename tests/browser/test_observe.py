@@ -37,8 +37,9 @@ KAFKA_AWAY = {
 }
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "dark"), [(DESKTOP, False), (PHONE, True)], ids=["desktop", "dark phone"]
+)
 async def test_observe_page__by_an_admin__is_accessible_and_shows_kafka(
     city: City, open_page: OpenPage, screenshots: Path, size: dict[str, int], dark: bool
 ) -> None:

@@ -19,8 +19,9 @@ from tests.browser.test_sign_in import has_path
 from tests.integration.http_services import RESTAURANT
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "dark"), [(DESKTOP, False), (PHONE, True)], ids=["desktop", "dark phone"]
+)
 async def test_report__of_today__is_shown_accessible_and_can_be_downloaded_and_printed(
     city: City, open_page: OpenPage, screenshots: Path, size: dict[str, int], dark: bool
 ) -> None:

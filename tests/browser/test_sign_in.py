@@ -53,8 +53,9 @@ def has_path(path: str) -> Callable[[str], bool]:
     return lambda url: urlsplit(url).path == path
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "dark"), [(DESKTOP, False), (PHONE, True)], ids=["desktop", "dark phone"]
+)
 async def test_sign_in_page__is_accessible_and_says_what_is_wrong(
     open_page: OpenPage, screenshots: Path, size: dict[str, int], dark: bool
 ) -> None:

