@@ -1,7 +1,8 @@
 """Which tests of a full run share a worker, and which run first.
 
 The tests of a module run in one worker. So do the modules of a folder that share its `stack`; those
-of the pages have two stacks, because they take half of the time.
+of the pages have two stacks, because they take half of the time. Stacks with --ha run one after the
+other: two of them are six nodes of Kafka, six of etcd and four databases, too much for two cores.
 """
 
 from __future__ import annotations
@@ -18,26 +19,25 @@ from xdist.scheduler import LoadScopeScheduling
 TESTS = Path(__file__).resolve().parent
 STACK = "stack"  # the fixture of a folder's shared stack
 PAGES_2 = "tests/browser, second stack"
-SECOND_STACK = dict.fromkeys(
-    (
-        "tests/browser/test_drive.py",
-        "tests/browser/test_drive_ends.py",
-        "tests/browser/test_pictured_states.py",
-        "tests/browser/test_stacked_day.py",
-    ),
-    PAGES_2,
-)
+REPLICAS = "stacks with replicas"
+GROUP_OF_MODULE = {
+    "tests/browser/test_drive.py": PAGES_2,
+    "tests/browser/test_drive_ends.py": PAGES_2,
+    "tests/browser/test_pictured_states.py": PAGES_2,
+    "tests/browser/test_stacked_day.py": PAGES_2,
+    "tests/acceptance/test_replicas_restore.py": REPLICAS,
+    "tests/faults/test_lost_machine.py": REPLICAS,
+    "tests/faults/test_upgrade_options.py": REPLICAS,
+}
 # The groups that take longest, the longest first: the last ones are short, and workers end alike.
 LONGEST_FIRST = (
     "tests/browser",
     PAGES_2,
+    REPLICAS,
     "tests/acceptance",
     "tests/integration",
     "tests/faults/test_quick_faults.py",
-    "tests/acceptance/test_replicas_restore.py",
-    "tests/faults/test_lost_machine.py",
     "tests/faults/test_upgrade.py",
-    "tests/faults/test_upgrade_options.py",
     "tests/faults/test_scaled_out.py",
     "tests/acceptance/test_demo.py",
     "tests/acceptance/test_restore_ledger.py",
@@ -53,9 +53,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def group_of(nodeid: str) -> str:
     """Return a test's group: its folder if it uses that folder's stack, else its module."""
     module = nodeid.split("::", 1)[0]
-    if not shares_stack(TESTS.parent / module):
-        return module
-    return SECOND_STACK.get(module, module.rpartition("/")[0])
+    if module in GROUP_OF_MODULE:
+        return GROUP_OF_MODULE[module]
+    return module.rpartition("/")[0] if shares_stack(TESTS.parent / module) else module
 
 
 @cache

@@ -94,7 +94,7 @@ def stack(only_worker: Callable[..., None]) -> Iterator[Stack]:
         yield whole
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Chromium."""
     async with running_chromium() as browser:
