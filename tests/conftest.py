@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,21 +46,17 @@ def database(postgres_cluster: PostgresCluster) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def only_worker(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """`only_worker("stack")` fails if another worker of this run has made the same claim.
+def only_worker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """`only_worker("stack")` fails if another worker of this run has made the same claim."""
 
-    `workers=2` lets two of them.
-    """
-
-    def claim(servers: str, workers: int = 1) -> None:
+    def claim(servers: str) -> None:
         if "PYTEST_XDIST_WORKER" not in os.environ:
             return
         folder = tmp_path_factory.getbasetemp().parent  # each worker has a folder in it
-        for number in range(workers):
-            with contextlib.suppress(FileExistsError):
-                (folder / f"has {servers} {number}").mkdir()
-                return
-        pytest.fail(f"other workers have {servers}")
+        try:
+            (folder / f"has {servers}").mkdir()
+        except FileExistsError:
+            pytest.fail(f"another worker has {servers}")
 
     return claim
 

@@ -25,10 +25,12 @@ class Progress:
         self.running[nodeid] = time.monotonic()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Print a failure or an error when it happens, with its last line."""
+        """Print a failure or an error when it happens, with the first line of its message."""
         if report.failed:
-            reason = report.longreprtext.strip().splitlines() or [""]
-            self._print(f"{report.nodeid}: failed in its {report.when}: {reason[-1]}")
+            crash = getattr(report.longrepr, "reprcrash", None)
+            lines = (crash.message if crash else report.longreprtext).strip().splitlines()
+            first = lines[0] if lines else ""
+            self._print(f"{report.nodeid}: failed in its {report.when}: {first}")
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Note the end of a test. Print which ones run, if a minute has passed."""

@@ -1,8 +1,9 @@
 """Which tests of a full run share a worker, and which run first.
 
-The tests of a module run in one worker. So do the modules of a folder that share its `stack`; those
-of the pages have two stacks, because they take half of the time. Stacks with --ha run one after the
-other: two of them are six nodes of Kafka, six of etcd and four databases, too much for two cores.
+The tests of a module run in one worker. So do the modules of a folder that share its `stack`: the
+pages, for example, because one Chromium that draws maps fills a core. Stacks with --ha run one
+after the other: two of them are six nodes of Kafka, six of etcd and four databases, too much for
+two cores.
 """
 
 from __future__ import annotations
@@ -18,13 +19,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).resolve().parent
 STACK = "stack"  # the fixture of a folder's shared stack
-PAGES_2 = "tests/browser, second stack"
 REPLICAS = "stacks with replicas"
 GROUP_OF_MODULE = {
-    "tests/browser/test_drive.py": PAGES_2,
-    "tests/browser/test_drive_ends.py": PAGES_2,
-    "tests/browser/test_pictured_states.py": PAGES_2,
-    "tests/browser/test_stacked_day.py": PAGES_2,
     "tests/acceptance/test_replicas_restore.py": REPLICAS,
     "tests/faults/test_lost_machine.py": REPLICAS,
     "tests/faults/test_upgrade_options.py": REPLICAS,
@@ -32,7 +28,6 @@ GROUP_OF_MODULE = {
 # The groups that take longest, the longest first: the last ones are short, and workers end alike.
 LONGEST_FIRST = (
     "tests/browser",
-    PAGES_2,
     REPLICAS,
     "tests/acceptance",
     "tests/integration",

@@ -36,7 +36,7 @@ from doorstep.store.admin import NewRestaurant, register_restaurants
 from ops.servers.memory_folder import make_folder
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT
+from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT, TIMEOUT_S
 from tests.integration.http_services import CUSTOMER, RESTAURANT, SHOWN_AFTER_S, make_fix
 from web import DIST
 
@@ -87,9 +87,9 @@ async def running_chromium(*arguments: str) -> AsyncIterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def stack(only_worker: Callable[..., None]) -> Iterator[Stack]:
+def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """The whole stack. A test that kills a part of it waits until it is ready again."""
-    only_worker("the browsers' stack", workers=2)
+    only_worker("the browsers' stack")
     with running_stack() as whole:
         yield whole
 
@@ -127,6 +127,7 @@ async def opened_pages(browser: Browser, base_url: str) -> AsyncIterator[OpenPag
                 **options,
             )
             opened.push_async_callback(context.close)
+            context.set_default_timeout(TIMEOUT_S * 1000)
             page = await context.new_page()
             opened.push_async_callback(drop_routes, page)
             if before is not None and (waiting := before(page)) is not None:

@@ -55,7 +55,7 @@ OVERFLOWING = """() => {
   return found;
 }"""
 TABS = 8  # six connections to one server over HTTP/1.1
-TIMEOUT_S = 60
+TIMEOUT_S = 120  # of one wait: two pages that draw maps fill two cores
 POLL_S = 0.1
 
 PHONE = {"width": 390, "height": 844}
@@ -83,8 +83,8 @@ async def wait_for_text(page: Page, selector: str, text: str) -> str | None:
 
 
 async def rendered_features(page: Page, layer: str) -> int:
-    """The number of rendered features of a map layer."""
-    count = "(layer) => globalThis.doorstepMap?.getLayer(layer) ? " \
+    """The number of rendered features of a map layer; 0 while the map has no style."""
+    count = "(layer) => globalThis.doorstepMap?.style?.getLayer(layer) ? " \
         "doorstepMap.queryRenderedFeatures({ layers: [layer] }).length : 0"  # fmt: skip
     found: int = await page.evaluate(count, layer)
     return found

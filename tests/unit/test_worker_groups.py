@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.worker_groups import GROUP_OF_MODULE, LONGEST_FIRST, PAGES_2, REPLICAS, TESTS, group_of
+from tests.worker_groups import GROUP_OF_MODULE, LONGEST_FIRST, REPLICAS, TESTS, group_of
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from tests.worker_groups import GROUP_OF_MODULE, LONGEST_FIRST, PAGES_2, REPLICA
     [
         ("tests/integration/test_stack.py::test_a", "tests/integration"),
         ("tests/browser/test_admin.py::test_b", "tests/browser"),  # by `city`, which needs it
-        ("tests/browser/test_drive.py::test_c", PAGES_2),
+        ("tests/browser/test_drive.py::test_c", "tests/browser"),
         ("tests/faults/test_lost_machine.py::test_h", REPLICAS),
         ("tests/browser/test_tls.py::test_d", "tests/browser/test_tls.py"),  # has its own
         ("tests/acceptance/test_restore.py::test_e", "tests/acceptance"),
