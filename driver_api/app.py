@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -20,7 +19,7 @@ from doorstep.http.problems import install_problem_handlers
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.sign_in_limit import SignInLimiter
-from doorstep.http.startup import log_availability
+from doorstep.http.startup import log_availability, start_task
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
 from driver_api import drive_routes, end_routes, join_routes
@@ -70,7 +69,7 @@ def build_service(settings: Settings) -> FastAPI:
             doors = PhoneDoors(settings.phone_http_url.rstrip("/"), settings.phone_mqtt_url)
             token = settings.driver_api_token.get_secret_value()
             _set_context(app, store, positions, token, doors, clock)
-            task = asyncio.create_task(log_availability(store.is_available))
+            task = start_task(log_availability(store.is_available))
             try:
                 yield
             finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -34,7 +33,7 @@ from doorstep.http.problems import install_problem_handlers
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.sign_in_limit import SignInLimiter
-from doorstep.http.startup import log_availability
+from doorstep.http.startup import log_availability, start_task
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
 from tracking_api import cities, pages
@@ -251,14 +250,14 @@ def build_service(settings: Settings) -> FastAPI:
                 live.on_orders = worker.orders_changed
             live.start(settings)
             tasks = [
-                asyncio.create_task(log_availability(stores.is_available)),
-                asyncio.create_task(app.state.context.read_log.run()),
-                asyncio.create_task(
+                start_task(log_availability(stores.is_available)),
+                start_task(app.state.context.read_log.run()),
+                start_task(
                     estimate.keep_model_current(
                         stores.eta.read_eta_model, lambda: live.admission.is_busy
                     )
                 ),
-                *([asyncio.create_task(worker.run())] if worker is not None else []),
+                *([start_task(worker.run())] if worker is not None else []),
             ]
             try:
                 yield _state_of(live)

@@ -1,14 +1,27 @@
-"""Logs whether a service's database is available."""
+"""A service's background tasks, and one that logs whether its database is available."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from doorstep.telemetry import get_logger
 
 PROBE_EVERY_S = 2.0
 LOG_EVERY_S = 30.0  # while it is unavailable
+
+
+def start_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run until cancelled. An exception that ends it is logged: nobody awaits the task."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_log_end)
+    return task
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        get_logger().error("task_ended", task=task.get_coro().__qualname__, exc_info=exc)  # type: ignore[union-attr]
 
 
 async def log_availability(is_available: Callable[[], Awaitable[bool]]) -> None:

@@ -167,10 +167,12 @@ class City:
         self.stack = stack
         self.url = settings["TRACKING_API_URL"]
         self.staff_token = Path(settings["STAFF_TOKEN_FILE"]).read_text().strip()
+        # The services close what was idle for 5 s: httpx must not send on it just then.
+        kept = {"timeout": 20, "limits": httpx.Limits(keepalive_expiry=2)}
         self.staff = httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.staff_token}"}, timeout=20
+            base_url=self.url, headers={"Authorization": f"Bearer {self.staff_token}"}, **kept
         )
-        self.phones = httpx.AsyncClient(base_url=settings["DRIVER_API_URL"], timeout=20)
+        self.phones = httpx.AsyncClient(base_url=settings["DRIVER_API_URL"], **kept)
 
     def database(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         """Connect as the owner: `with city.database() as conn`."""

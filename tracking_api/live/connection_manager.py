@@ -113,8 +113,8 @@ class ConnectionManager:
         """Maintain the viewers until cancelled."""
         while True:
             await asyncio.sleep(1)
-            self.disconnect_stalled()
             try:
+                self.disconnect_stalled()
                 await self.maintain_next_bucket()
             except DoorstepError:
                 pass  # the database is unavailable: these tokens are checked in 5 s

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -21,7 +23,7 @@ from prometheus_client import Gauge
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
 from tracking_api.fleet.presence import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
-from tracking_api.fleet.queries import POSITION_COLUMNS, FleetStore, Row
+from tracking_api.fleet.queries import POSITION_COLUMNS, FleetStore
 from tracking_api.fleet.viewports import Box
 from tracking_api.live.feed import PackedPosition
 from tracking_api.live.fleet_index import Counts, FleetIndex, Mask, cluster
@@ -66,6 +68,7 @@ class FleetChannel:
         self._tick = 1
         self._at_ms = 0
         self._opening = asyncio.Lock()
+        self._arriving = 0  # viewers that are about to subscribe
         self._viewports: dict[Viewer, Viewport] = {}
         self._clear()
 
@@ -79,7 +82,7 @@ class FleetChannel:
     @property
     def is_watched(self) -> bool:
         """Whether there are viewers, or one is about to subscribe."""
-        return bool(self._viewports) or self._opening.locked()
+        return bool(self._viewports) or self._arriving > 0
 
     def positions_changed(self, positions: Iterable[PackedPosition]) -> None:
         """Apply positions of tracking-positions."""
@@ -94,19 +97,29 @@ class FleetChannel:
             previous = (self.index.driver_of(str(order_id)) for order_id in order_ids)
             self._unread.update(one for one in previous if one is not None)
 
-    async def open(self) -> None:
-        """Read the whole fleet, before the first viewer subscribes."""
-        async with self._opening:
-            if self._clock() - self._read_s <= FRESH_S:
-                return
-            self._scanned_to = ""
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Read the whole fleet for a viewer that is about to subscribe, and keep it for them."""
+        self._arriving += 1
+        try:
+            async with self._opening:
+                await self._read_all()
+            yield
+        finally:
+            self._arriving -= 1
+            self._drop_if_unwatched()
+
+    async def _read_all(self) -> None:
+        if self._clock() - self._read_s <= FRESH_S:
+            return
+        self._scanned_to = ""
+        await self.read()
+        while self._scanned_to:
             await self.read()
-            while self._scanned_to:
-                await self.read()
-            # 100,000 rows would make each full collection take 0.2 s. They are in no cycle, so
-            # reference counting frees them.
-            gc.collect(1)
-            gc.freeze()
+        # 100,000 rows would make each full collection take 0.2 s. They are in no cycle, so
+        # reference counting frees them.
+        gc.collect(1)
+        gc.freeze()
 
     def subscribe(self, viewer: Viewer, box: Box, max_drivers: int = DEFAULT_DRIVERS) -> None:
         """Send a viewer its viewport, with at most so many single drivers, and all changes."""
@@ -120,6 +133,9 @@ class FleetChannel:
         """Remove a viewer; after the last one, drop all rows."""
         self._viewports.pop(viewer, None)
         VIEWERS.set(len(self._viewports))
+        self._drop_if_unwatched()
+
+    def _drop_if_unwatched(self) -> None:
         if not self.is_watched:
             self._clear()
             gc.unfreeze()
@@ -131,31 +147,38 @@ class FleetChannel:
             if not self._viewports:
                 continue
             try:
-                await self.read()
-            except DoorstepError:
-                pass  # positions continue; states are read when the database is available
+                with suppress(DoorstepError):  # positions continue while the database is away
+                    await self.read()
+                self.push()
             except Exception:  # noqa: BLE001 - the task's boundary
                 get_logger().exception("live_fleet_defect")
-            self.push()
 
     async def read(self) -> None:
         """Read drivers whose order changed, the scan's next page, and who was removed."""
-        if driver_ids := [self._unread.pop() for _ in range(min(len(self._unread), PAGE_ROWS))]:
-            _, rows = await self._store.read_fleet_drivers(driver_ids)
-            self._upsert(rows)
-        at_ms, rows = await self._store.read_fleet_page(self._scanned_to, PAGE_ROWS)
-        self._scanned_to = rows[-1][0] if len(rows) == PAGE_ROWS else ""
-        since_ms, self._at_ms, self._read_s = self._at_ms or at_ms, at_ms, self._clock()
-        self._upsert(rows)
-        for driver_id in await self._store.read_removed_drivers(since_ms - OVERLAP_MS):
-            self.index.remove(driver_id)
-
-    def _upsert(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            self.index.upsert(row)
+        index = self.index
+        driver_ids = [self._unread.pop() for _ in range(min(len(self._unread), PAGE_ROWS))]
+        try:
+            named = (await self._store.read_fleet_drivers(driver_ids))[1] if driver_ids else []
+            at_ms, page = await self._store.read_fleet_page(self._scanned_to, PAGE_ROWS)
+            since_ms = (self._at_ms or at_ms) - OVERLAP_MS
+            removed = await self._store.read_removed_drivers(since_ms)
+        except BaseException:
+            if self.index is index:
+                self._unread.update(driver_ids)
+            raise
+        if self.index is not index:
+            return  # the last viewer left meanwhile
+        self._scanned_to = page[-1][0] if len(page) == PAGE_ROWS else ""
+        self._at_ms, self._read_s = at_ms, self._clock()
+        for row in chain(named, page):
+            index.upsert(row)
+        for driver_id in removed:
+            index.remove(driver_id)
 
     def push(self) -> None:
         """Send every viewport what has changed since its last frame."""
+        if not self._viewports:
+            return
         self._update_index()
         for viewport in list(self._viewports.values()):
             self._push_viewport(viewport, is_snapshot=False)

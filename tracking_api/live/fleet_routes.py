@@ -27,9 +27,11 @@ class FleetStream(LiveResponse):
         self._box, self._max_drivers = box, max_drivers
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        await self._fleet.open()
-        viewer = await self.start(scope, send, self._fleet.unsubscribe)
-        self._fleet.subscribe(viewer, self._box, self._max_drivers)
+        async with (
+            self._fleet.opened(),
+            self.started(scope, send, self._fleet.unsubscribe) as viewer,
+        ):
+            self._fleet.subscribe(viewer, self._box, self._max_drivers)
 
 
 @router.get(

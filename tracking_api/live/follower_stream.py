@@ -10,6 +10,7 @@ from doorstep.http.origin import check_origin
 from tracking_api.context import AppContext
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.topic_follower import Follower
+from tracking_api.live.viewer import Viewer
 from tracking_api.live.websocket import accept_handshake
 
 
@@ -38,5 +39,8 @@ class FollowerStream(LiveResponse):
         self._follower = follower
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        viewer = await self.start(scope, send, lambda _: self._topics.unsubscribe(self._follower))
-        self._topics.subscribe(self._follower, viewer)
+        def on_disconnect(_: Viewer) -> None:
+            self._topics.unsubscribe(self._follower)
+
+        async with self.started(scope, send, on_disconnect) as viewer:
+            self._topics.subscribe(self._follower, viewer)

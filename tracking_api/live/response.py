@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from starlette.responses import Response
 from starlette.types import Scope, Send
@@ -34,10 +35,14 @@ class LiveResponse(Response):
         """Whether it is a WebSocket."""
         return self.status_code == 101
 
-    async def start(
+    @asynccontextmanager
+    async def started(
         self, scope: Scope, send: Send, on_disconnect: Callable[[Viewer], None]
-    ) -> Viewer:
-        """Send the head and take the connection over. Raises ConnectionError if it is closed."""
+    ) -> AsyncIterator[Viewer]:
+        """Send the head and take the connection over. Raises ConnectionError if it is closed.
+
+        An exception in the block closes it: with heartbeats alone it would look healthy for ever.
+        """
         if self.is_websocket:
             disable_chunking(scope)
         head = {"status": self.status_code, "headers": self.raw_headers}
@@ -46,4 +51,8 @@ class LiveResponse(Response):
         viewer = viewer_class(self._connections, self._token_sha256, on_disconnect)
         viewer.attach(detach(scope, viewer))
         self._connections.add(viewer)
-        return viewer
+        try:
+            yield viewer
+        except BaseException:
+            viewer.disconnect()
+            raise

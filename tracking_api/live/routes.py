@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -59,11 +60,10 @@ class OrderStream(LiveResponse):
             if not self.is_websocket and channel.has_seen_end(self._cursor):
                 await Response(status_code=204)(scope, receive, send)  # ends EventSource
                 return
-            viewer = await self.start(
-                scope, send, lambda viewer: self._hub.unsubscribe(channel, viewer)
-            )
-            viewer.is_polled = not self._link.is_staff
-            self._hub.subscribe(channel, viewer, self._cursor)
+            unsubscribe = partial(self._hub.unsubscribe, channel)
+            async with self.started(scope, send, unsubscribe) as viewer:
+                viewer.is_polled = not self._link.is_staff
+                self._hub.subscribe(channel, viewer, self._cursor)
 
 
 @router.get(

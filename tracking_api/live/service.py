@@ -10,6 +10,7 @@ from uuid import UUID
 
 from confluent_kafka import Message
 
+from doorstep.http.startup import start_task
 from doorstep.kafka.access import KafkaAccess
 from tracking_api.live.admission import StreamAdmission
 from tracking_api.live.connection_manager import ConnectionManager
@@ -81,7 +82,7 @@ class Live:
         hubs = (hub.run() for hub in self.hubs)
         watches = (self.customer_watch.run(), self.staff_watch.run())
         running = (*hubs, *watches, self.connections.run(), self.fleet.run())
-        self._tasks = [asyncio.create_task(one) for one in running]
+        self._tasks = [start_task(one) for one in running]
         if settings is not None:
             loop = asyncio.get_running_loop()
 

@@ -45,6 +45,8 @@ class WatchReporter:
                 await self.report()
             except DoorstepError as exc:
                 get_logger().warning("watch_not_reported", error=str(exc))
+            except Exception:  # noqa: BLE001 - the task's boundary
+                get_logger().exception("watch_reporter_defect")
 
     async def report(self) -> None:
         """Report the links that are new, or were last reported 20 s ago."""

@@ -133,11 +133,11 @@ async def test_fleet_frames__written__have_exactly_the_schema_s_fields() -> None
     for driver_id in ("anna", "ben"):
         world.fix(driver_id)
     fleet = FleetChannel(world)
-    await fleet.open()
     one_by_one, clustered = FleetViewer(), FleetViewer()
     everywhere = Box(-180, -90, 180, 90)
-    fleet.subscribe(one_by_one, everywhere)  # type: ignore[arg-type]
-    fleet.subscribe(clustered, everywhere, 1)  # type: ignore[arg-type]
+    async with fleet.opened():
+        fleet.subscribe(one_by_one, everywhere)  # type: ignore[arg-type]
+        fleet.subscribe(clustered, everywhere, 1)  # type: ignore[arg-type]
     world.tick(1)
     at_ms = ms_of(world.fix("anna").fix_at)
     fleet.positions_changed([["anna", at_ms, at_ms, 11.0, 43.0, None, None, None]])

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from doorstep.errors import StoreUnavailable
 from tests.unit.tracking_api.live_world import World, frames_of, ms_of, serving
 from tracking_api.fleet.viewports import Box
 from tracking_api.live import fleet_channel as fleet_module
@@ -43,10 +44,10 @@ def world() -> World:
 
 
 async def subscribed(fleet: FleetChannel, box: Box = EVERYWHERE, most: int = 2000) -> Witness:
-    await fleet.open()
-    witness = Witness(fleet)
-    fleet.subscribe(witness, box, most)
-    return witness
+    async with fleet.opened():
+        witness = Witness(fleet)
+        fleet.subscribe(witness, box, most)
+        return witness
 
 
 def move(fleet: FleetChannel, world: World, driver_id: str) -> tuple[float, float]:
@@ -213,19 +214,19 @@ async def test_fleet__row_older_than_the_feed__updates_the_state_but_not_the_pos
 
 async def test_fleet__two_concurrent_viewers__share_one_scan(world):
     fleet = FleetChannel(world)
-    await asyncio.gather(fleet.open(), fleet.open())
+    await asyncio.gather(subscribed(fleet), subscribed(fleet))
     assert world.fleet_reads == 1
 
 
 async def test_fleet__opened__its_rows_are_frozen_for_the_garbage_collector(world):
     fleet = FleetChannel(world)
-    await fleet.open()
+    witness = await subscribed(fleet)
     try:
         known = {id(row) for row in fleet.index.rows}
         assert len(known) == 3
         assert not known & {id(one) for one in gc.get_objects()}
     finally:
-        gc.unfreeze()
+        fleet.unsubscribe(witness)
 
 
 async def test_fleet__no_viewers__keeps_no_rows(world):
@@ -234,6 +235,84 @@ async def test_fleet__no_viewers__keeps_no_rows(world):
     fleet.unsubscribe(witness)
     assert not fleet.is_watched
     assert len(fleet.index) == 0
+
+
+async def test_fleet__opened_and_no_viewer_came__keeps_no_rows(world):
+    fleet = FleetChannel(world)
+    async with fleet.opened():  # and its connection was closed meanwhile
+        assert len(fleet.index) == 3
+    assert not fleet.is_watched
+    assert len(fleet.index) == 0
+
+
+async def test_fleet__last_viewer_leaves_while_one_arrives__it_gets_all_drivers(world):
+    fleet = FleetChannel(world)
+    leaving, arriving = await subscribed(fleet), Witness(fleet)
+    async with fleet.opened():
+        fleet.unsubscribe(leaving)
+        fleet.subscribe(arriving, EVERYWHERE)
+    assert [(kind, body["total"]) for kind, body in arriving.frames] == [("snapshot", 3)]
+
+
+@pytest.mark.parametrize("place", ["read_fleet_page", "read_removed_drivers"])
+async def test_fleet__last_viewer_leaves_during_a_read__later_viewers_get_changes(
+    world, monkeypatch, place
+):
+    monkeypatch.setattr(fleet_module, "PUSH_INTERVAL_S", 0)
+    fleet = FleetChannel(world)
+    leaving = await subscribed(fleet)
+    read, left = getattr(world, place), asyncio.Event()
+
+    async def read_and_leave(*arguments: Any) -> Any:
+        monkeypatch.setattr(world, place, read)
+        found = await read(*arguments)
+        fleet.unsubscribe(leaving)
+        left.set()
+        return found
+
+    monkeypatch.setattr(world, place, read_and_leave)
+    running = asyncio.create_task(fleet.run())
+    await left.wait()
+    await asyncio.sleep(0.01)
+    assert len(fleet.index) == 0
+    witness = await subscribed(fleet)
+    move(fleet, world, "d1")
+    while len(witness.frames) < 2:
+        assert not running.done()
+        await asyncio.sleep(0)
+    assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["d1"]
+    running.cancel()
+
+
+async def test_fleet__defect_in_a_push__is_logged_and_pushes_go_on(world, monkeypatch):
+    monkeypatch.setattr(fleet_module, "PUSH_INTERVAL_S", 0)
+    fleet = FleetChannel(world)
+    witness = await subscribed(fleet)
+    push = fleet.push
+
+    def broken() -> None:
+        monkeypatch.setattr(fleet, "push", push)
+        raise ValueError
+
+    monkeypatch.setattr(fleet, "push", broken)
+    move(fleet, world, "d1")
+    running = asyncio.create_task(fleet.run())
+    while len(witness.frames) < 2:
+        assert not running.done()
+        await asyncio.sleep(0)
+    running.cancel()
+
+
+async def test_fleet__drivers_cannot_be_read__are_read_again(world, monkeypatch):
+    fleet = FleetChannel(world)
+    await subscribed(fleet)
+    fleet.orders_changed([], ["d1"])
+    world.away = True
+    with pytest.raises(StoreUnavailable):
+        await fleet.read()
+    world.away = False
+    await fleet.read()
+    assert world.fleet_named == [["d1"]]
 
 
 async def test_fleet__older_fix__changes_nothing(world):
