@@ -23,12 +23,14 @@ export class Editor {
     this.save = save;
     $("editor").querySelector("form").addEventListener("submit", (event) => this.#submit(event));
     $("cancel").addEventListener("click", () => $("editor").close());
-    $("editor").addEventListener("close", () => this.#close());
+    // The event comes with a later frame: the next form may be open by then.
+    $("editor").addEventListener("close", () => $("editor").open || this.#close());
     $("draw").addEventListener("click", () => this.#setDrawing(!this.#map?.isDrawing));
     $("fields").addEventListener("input", () => this.#map?.show(this.#places()));
   }
 
   open(resource, row) {
+    this.#close();
     this.#resource = resource;
     this.#row = row;
     $("editor-title").textContent = row ? say("Change {}", nameOf(resource, row)) : resource.addText;

@@ -16,20 +16,23 @@ export function ask({ title, body, ok, close = say("Cancel"), isDestructive = fa
   $("message-ok").className = isDestructive ? "destructive" : "primary";
   $("message-close").textContent = close;
   return new Promise((resolve) => {
-    let isDone = false;
     $("message-ok").onclick = async () => {
       $("message-ok").disabled = true;
       try {
         await act?.();
-        isDone = true;
         dialog.close();
+        resolve(true);
       } catch (error) {
         $("message-error").textContent = failureText(error);
       }
       $("message-ok").disabled = false;
     };
-    $("message-close").onclick = () => dialog.close();
-    dialog.onclose = () => resolve(isDone);
+    $("message-close").onclick = () => {
+      dialog.close();
+      resolve(false);
+    };
+    // Escape. The event comes with a later frame, which the next dialog may precede.
+    dialog.onclose = () => dialog.open || resolve(false);
     dialog.showModal();
     if (isDestructive || !ok) $("message-close").focus();
   });

@@ -76,13 +76,10 @@ function ask(title, content, kind = "danger") {
     ),
   );
   dialog.replaceChildren(form);
-  dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => resolve(dialog.returnValue === "yes" ? new FormData(form) : null),
-      { once: true },
-    );
+    form.onsubmit = ({ submitter }) => resolve(submitter?.value === "yes" ? new FormData(form) : null);
+    // Escape. The event comes with a later frame, which the next question may precede.
+    dialog.onclose = () => dialog.open || resolve(null);
   });
 }
