@@ -13,7 +13,7 @@ LOG_EVERY_S = 30.0  # while it is unavailable
 
 
 def start_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run until cancelled. An exception that ends it is logged: nobody awaits the task."""
+    """Start a background task that runs until it is cancelled. Log an exception that ends it."""
     task = asyncio.create_task(work)
     task.add_done_callback(_log_end)
     return task
